@@ -1,0 +1,3 @@
+//! PE-ARP.
+pub mod ports;
+pub mod wire;

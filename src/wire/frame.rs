@@ -1,0 +1,227 @@
+//! The buffer in which a frame crosses a node, with its offload header.
+
+use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
+
+/// Length of an Ethernet header, without a VLAN tag, in bytes.
+pub const ETHERNET_HEADER: usize = 14;
+
+/// Shortest Ethernet frame without its check sequence, in bytes (IEEE 802.3 §3.2.8).
+pub const MIN_ETHERNET_FRAME: usize = 60;
+
+/// Room in front of the IP packet: an Ethernet header and a virtio-net header of 24 bytes fit, and the IP
+/// header stays aligned.
+const HEADROOM: usize = 64;
+
+/// The largest IPv4 packet, in bytes.
+const MAX_IP_PACKET: usize = 65_535;
+
+/// What a link carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// Ethernet frames (a TAP).
+    Ethernet,
+    /// IP packets without a link layer (a TUN).
+    Ip,
+}
+
+impl Medium {
+    /// Bytes in front of the IP packet.
+    pub const fn header_len(self) -> usize {
+        match self {
+            Self::Ethernet => ETHERNET_HEADER,
+            Self::Ip => 0,
+        }
+    }
+}
+
+/// A checksum that the sender left to be completed: the ones' complement sum from `start` on goes to
+/// `start + offset`. Both in bytes, `start` from the beginning of the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checksum {
+    /// Where the summed bytes start.
+    pub start: u16,
+    /// Where the field is, from `start`.
+    pub offset: u16,
+}
+
+/// How a super-frame is to be cut where a link cannot carry it whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gso {
+    /// The protocol to segment.
+    pub kind: GsoKind,
+    /// Payload bytes of each segment.
+    pub size: u16,
+    /// Bytes from the IP header to the end of the transport header.
+    pub header_len: u16,
+}
+
+/// The protocol of a super-frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GsoKind {
+    /// TCP over IPv4.
+    Tcp4 {
+        /// CWR is set in the first segment only.
+        ecn: bool,
+    },
+    /// UDP segmentation (USO).
+    Udp,
+}
+
+/// The typed virtio-net header that travels with a frame. Its default is a plain frame of wire size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// The transport checksum is partial.
+    pub checksum: Option<Checksum>,
+    /// The frame is larger than the wire takes.
+    pub gso: Option<Gso>,
+}
+
+/// One frame or packet, with room in front so that a link-layer header is added or removed in place.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// The offload header.
+    pub offload: Offload,
+}
+
+impl Frame {
+    /// An empty buffer that takes any frame; one per link is enough, they are used again and again.
+    pub fn buffer() -> Self {
+        Self {
+            buffer: vec![0; HEADROOM + MAX_IP_PACKET],
+            start: HEADROOM,
+            end: HEADROOM,
+            offload: Offload::default(),
+        }
+    }
+
+    /// A copy of an IP packet.
+    pub fn from_packet(packet: &[u8]) -> Self {
+        let mut buffer = vec![0; HEADROOM + packet.len()];
+        buffer[HEADROOM..].copy_from_slice(packet);
+        Self { end: buffer.len(), buffer, start: HEADROOM, offload: Offload::default() }
+    }
+
+    /// A copy of an Ethernet frame.
+    pub fn from_ethernet(bytes: &[u8]) -> Self {
+        let start = HEADROOM - ETHERNET_HEADER;
+        let mut buffer = vec![0; start + bytes.len()];
+        buffer[start..].copy_from_slice(bytes);
+        Self { end: buffer.len(), buffer, start, offload: Offload::default() }
+    }
+
+    /// A new Ethernet frame with `payload` zero bytes, padded to the minimum.
+    pub fn ethernet(
+        source: EthernetAddress,
+        destination: EthernetAddress,
+        ethertype: EthernetProtocol,
+        payload: usize,
+    ) -> Self {
+        let len = (ETHERNET_HEADER + payload).max(MIN_ETHERNET_FRAME);
+        let start = HEADROOM - ETHERNET_HEADER;
+        let mut frame =
+            Self { buffer: vec![0; start + len], start, end: start + len, offload: Offload::default() };
+        frame.write_ethernet_header(source, destination, ethertype);
+        frame
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// The bytes, to be changed in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.end]
+    }
+
+    /// Bytes in the frame.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether the frame has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Bytes of memory that the frame holds.
+    pub fn memory(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Empties the frame and gives the space a link of this medium reads into; then call [`Frame::set_len`].
+    pub fn space(&mut self, medium: Medium) -> &mut [u8] {
+        self.start = HEADROOM - medium.header_len();
+        self.end = self.start;
+        self.offload = Offload::default();
+        &mut self.buffer[self.start..]
+    }
+
+    /// Sets the length after a read, or cuts padding off the end. A length past the buffer is cut to it.
+    pub fn set_len(&mut self, len: usize) {
+        self.end = self.buffer.len().min(self.start + len);
+    }
+
+    /// Removes the Ethernet header; what is left is the IP packet.
+    pub fn pop_ethernet_header(&mut self) {
+        self.start = self.end.min(self.start + ETHERNET_HEADER);
+    }
+
+    /// Puts an Ethernet header in front of an IP packet.
+    pub fn push_ethernet_header(&mut self, source: EthernetAddress, destination: EthernetAddress) {
+        self.start = self.start.checked_sub(ETHERNET_HEADER).expect("every constructor leaves HEADROOM");
+        self.write_ethernet_header(source, destination, EthernetProtocol::Ipv4);
+    }
+
+    /// Rewrites the addresses of an Ethernet frame; the type stays.
+    pub fn set_ethernet_addresses(&mut self, source: EthernetAddress, destination: EthernetAddress) {
+        let mut header = EthernetFrame::new_unchecked(self.bytes_mut());
+        header.set_src_addr(source);
+        header.set_dst_addr(destination);
+    }
+
+    fn write_ethernet_header(
+        &mut self,
+        source: EthernetAddress,
+        destination: EthernetAddress,
+        ethertype: EthernetProtocol,
+    ) {
+        self.set_ethernet_addresses(source, destination);
+        EthernetFrame::new_unchecked(self.bytes_mut()).set_ethertype(ethertype);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 1]);
+    const B: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 2]);
+
+    #[test]
+    fn a_header_is_added_and_removed_in_place() {
+        let mut frame = Frame::buffer();
+        frame.space(Medium::Ip)[..4].copy_from_slice(&[0x45, 1, 2, 3]);
+        frame.set_len(4);
+        let at = frame.bytes().as_ptr();
+        frame.push_ethernet_header(A, B);
+        assert_eq!(frame.bytes(), [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 1, 2, 3]);
+        frame.pop_ethernet_header();
+        assert_eq!(frame.bytes(), [0x45, 1, 2, 3]);
+        assert_eq!(frame.bytes().as_ptr(), at, "the packet did not move");
+    }
+
+    #[test]
+    fn a_read_past_the_end_is_cut() {
+        let mut frame = Frame::buffer();
+        let space = frame.space(Medium::Ethernet).len();
+        frame.set_len(usize::MAX / 2);
+        assert_eq!(frame.len(), space);
+        let mut short = Frame::from_ethernet(&[1, 2, 3]);
+        short.pop_ethernet_header();
+        assert!(short.is_empty());
+    }
+}

@@ -1,0 +1,41 @@
+//! Bytes to meaning and back: PE-ARP, the frame buffer, flow keys, and what IPv4 and ICMP need beside
+//! [`smoltcp::wire`].
+//!
+//! **Panic contract.** Nothing here panics on any input: views are made by `new_checked`, which verifies every
+//! length that the accessors rely on.
+
+mod flow_key;
+mod frame;
+pub mod icmp;
+pub mod ipv4;
+pub mod pe_arp;
+
+pub use flow_key::{FlowKey, FlowKind, Unkeyed};
+pub use frame::{Checksum, ETHERNET_HEADER, Frame, Gso, GsoKind, MIN_ETHERNET_FRAME, Medium, Offload};
+pub use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Cidr,
+    Ipv4Packet,
+};
+
+/// The IP protocol number of ICMP.
+pub const ICMP: u8 = 1;
+/// The IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// The IP protocol number of UDP.
+pub const UDP: u8 = 17;
+
+/// Encodes a plain ARP message for an Ethernet frame from `source` to `destination`, padded to 60 bytes.
+pub fn plain_arp(source: EthernetAddress, destination: EthernetAddress, message: &ArpRepr) -> Frame {
+    let mut frame = Frame::ethernet(source, destination, EthernetProtocol::Arp, message.buffer_len());
+    message.emit(&mut ArpPacket::new_unchecked(&mut frame.bytes_mut()[ETHERNET_HEADER..]));
+    frame
+}
+
+/// Encodes a PE-ARP message for an Ethernet frame from its sender to `destination`, padded to 60 bytes.
+pub fn pe_arp_frame(destination: EthernetAddress, message: &pe_arp::Message, pro: u16) -> Frame {
+    let source = message.sender_hardware;
+    let mut frame = Frame::ethernet(source, destination, EthernetProtocol::Arp, message.buffer_len());
+    let payload = &mut frame.bytes_mut()[ETHERNET_HEADER..][..message.buffer_len()];
+    message.emit(&mut pe_arp::Packet::new_unchecked(payload), pro);
+    frame
+}

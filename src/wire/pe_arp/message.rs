@@ -1,0 +1,395 @@
+//! The meaning: what a message says, and which of the kinds of §4 it is.
+
+use core::fmt;
+use core::net::Ipv4Addr;
+
+use smoltcp::wire::EthernetAddress;
+
+use super::packet::RecordError;
+use super::{HEADER_LEN, MAX_RECORDS, Packet, ParseError, RECORD_LEN};
+use crate::ports::{PortRange, Psid};
+
+const OP_REQUEST: u16 = 1;
+const OP_REPLY: u16 = 2;
+const OP_NAK: u16 = 10;
+
+const FLAG_COMPLETE: u8 = 1;
+const FLAG_AUTHORITY: u8 = 2;
+const FLAG_RELEASE: u8 = 4;
+
+const ADDRESS_PORT_VALID: u8 = 1;
+const ADDRESS_SHARED: u8 = 2;
+const ADDRESS_ROUTER: u8 = 4;
+const ADDRESS_RESIDUAL: u8 = 8;
+
+const KIND_RANGE: u8 = 1;
+const KIND_PSID: u8 = 2;
+const KIND_FULL: u8 = 3;
+const KIND_PORTLESS: u8 = 4;
+
+/// A point in the address space `{IPv4, protocol, port}` (PE-ARP §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeAddress {
+    /// The IPv4 address.
+    pub ip: Ipv4Addr,
+    /// The IP protocol, 0 for any.
+    pub protocol: u8,
+    /// The port or ICMP identifier.
+    pub port: Option<u16>,
+    /// The address has more than one owner.
+    pub shared: bool,
+    /// The sender is a router or a bridge.
+    pub router: bool,
+    /// The sender owns what has no port.
+    pub residual: bool,
+}
+
+impl PeAddress {
+    /// An address without protocol, port and flags.
+    pub const fn new(ip: Ipv4Addr) -> Self {
+        Self { ip, protocol: 0, port: None, shared: false, router: false, residual: false }
+    }
+
+    /// The same with a protocol and a port.
+    pub const fn with_port(self, protocol: u8, port: Option<u16>) -> Self {
+        Self { protocol, port, ..self }
+    }
+
+    fn from_wire((ip, protocol, flags, port): (Ipv4Addr, u8, u8, u16)) -> Self {
+        Self {
+            ip,
+            protocol,
+            port: (flags & ADDRESS_PORT_VALID != 0).then_some(port),
+            shared: flags & ADDRESS_SHARED != 0,
+            router: flags & ADDRESS_ROUTER != 0,
+            residual: flags & ADDRESS_RESIDUAL != 0,
+        }
+    }
+
+    fn to_wire(self) -> (Ipv4Addr, u8, u8, u16) {
+        let mut flags = 0;
+        for (set, bit) in [
+            (self.port.is_some(), ADDRESS_PORT_VALID),
+            (self.shared, ADDRESS_SHARED),
+            (self.router, ADDRESS_ROUTER),
+            (self.residual, ADDRESS_RESIDUAL),
+        ] {
+            flags |= if set { bit } else { 0 };
+        }
+        (self.ip, self.protocol, flags, self.port.unwrap_or(0))
+    }
+}
+
+/// How long a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// The record is withdrawn.
+    Withdrawn,
+    /// Seconds, 1 to 65534.
+    Seconds(u16),
+    /// The sender does not say.
+    Unknown,
+}
+
+impl Lifetime {
+    fn from_wire(seconds: u16) -> Self {
+        match seconds {
+            0 => Self::Withdrawn,
+            u16::MAX => Self::Unknown,
+            seconds => Self::Seconds(seconds),
+        }
+    }
+
+    fn to_wire(self) -> u16 {
+        match self {
+            Self::Withdrawn => 0,
+            Self::Seconds(seconds) => seconds,
+            Self::Unknown => u16::MAX,
+        }
+    }
+}
+
+/// What a record claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// A range of ports.
+    Range(PortRange),
+    /// A PSID; never expanded, it can stand for 32,767 ranges.
+    Psid(Psid),
+    /// The whole address, portless protocols included.
+    Full,
+    /// What has no port, of one IP protocol.
+    Portless(u8),
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Range(range) => range.fmt(f),
+            Self::Psid(psid) => match (psid.ranges().next(), psid.scheme().offset()) {
+                (Some(range), 0) => range.fmt(f),
+                _ => write!(f, "psid {psid}"),
+            },
+            Self::Full => f.write_str("all"),
+            Self::Portless(protocol) => write!(f, "protocol {protocol}"),
+        }
+    }
+}
+
+/// One record of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What is claimed.
+    pub claim: Claim,
+    /// For which IP protocol; 0 for every protocol with ports, and ICMP identifiers.
+    pub scope: u8,
+    /// For how long.
+    pub lifetime: Lifetime,
+}
+
+impl Record {
+    /// A record for every protocol.
+    pub const fn new(claim: Claim, lifetime: Lifetime) -> Self {
+        Self { claim, scope: 0, lifetime }
+    }
+
+    /// Whether the record holds the port, or the portless protocol, that `address` names.
+    pub fn contains(&self, protocol: u8, port: Option<u16>) -> bool {
+        // Protocol 0 asks for any: only a record without a scope holds that.
+        let in_scope = self.scope == 0 || self.scope == protocol;
+        match (self.claim, port) {
+            (Claim::Full, _) => in_scope,
+            (Claim::Range(range), Some(port)) => in_scope && range.contains(port),
+            (Claim::Psid(psid), Some(port)) => in_scope && psid.contains(port),
+            (Claim::Portless(portless), None) => portless == protocol,
+            (Claim::Portless(_), Some(_)) | (Claim::Range(_) | Claim::Psid(_), None) => false,
+        }
+    }
+
+    fn from_wire((kind, scope, body, lifetime): (u8, u8, [u8; 4], u16)) -> Result<Self, RecordError> {
+        let [b0, b1, b2, b3] = body;
+        let claim = match kind {
+            KIND_RANGE => {
+                let (first, last) = (u16::from_be_bytes([b0, b1]), u16::from_be_bytes([b2, b3]));
+                Claim::Range(PortRange::new(first, last).ok_or(RecordError::Range(first, last))?)
+            }
+            KIND_PSID => Claim::Psid(Psid::from_left_aligned(b0, b1, u16::from_be_bytes([b2, b3]))?),
+            KIND_FULL => Claim::Full,
+            KIND_PORTLESS => Claim::Portless(b0),
+            unknown => return Err(RecordError::Kind(unknown)),
+        };
+        Ok(Self { claim, scope, lifetime: Lifetime::from_wire(lifetime) })
+    }
+
+    fn to_wire(self) -> (u8, [u8; 4]) {
+        let pair = |high: u16, low: u16| {
+            let ([b0, b1], [b2, b3]) = (high.to_be_bytes(), low.to_be_bytes());
+            [b0, b1, b2, b3]
+        };
+        match self.claim {
+            Claim::Range(range) => (KIND_RANGE, pair(range.first(), range.last())),
+            Claim::Psid(psid) => {
+                let [high, low] = psid.left_aligned().to_be_bytes();
+                (KIND_PSID, [psid.scheme().offset(), psid.scheme().length(), high, low])
+            }
+            Claim::Full => (KIND_FULL, pair(0, u16::MAX)),
+            Claim::Portless(protocol) => (KIND_PORTLESS, [protocol, 0, 0, 0]),
+        }
+    }
+}
+
+/// The kinds of message (PE-ARP §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Asks for the owner of a port or of a portless protocol.
+    Resolve,
+    /// Asks every owner of an address to answer.
+    SolicitAll,
+    /// An owner's answer.
+    Reply,
+    /// An owner says what it owns.
+    Announce,
+    /// A host asks whether a set is free before it uses it.
+    Probe,
+    /// An owner's objection to a probe.
+    Conflict,
+    /// An owner gives its set back.
+    Release,
+    /// An authority says that a range has no owner.
+    Nak,
+}
+
+/// A PE-ARP message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    operation: u16,
+    /// ar$sha.
+    pub sender_hardware: EthernetAddress,
+    /// ar$spa.
+    pub sender: PeAddress,
+    /// ar$tha; zero in a request.
+    pub target_hardware: EthernetAddress,
+    /// ar$tpa.
+    pub target: PeAddress,
+    /// The records are all that the sender owns of the address.
+    pub complete: bool,
+    /// The sender speaks as a configured authority.
+    pub authority: bool,
+    /// The sender gives its set back.
+    pub release: bool,
+    /// At most 182.
+    pub records: Vec<Record>,
+}
+
+/// ar$tha of a request.
+const NOBODY: EthernetAddress = EthernetAddress([0; 6]);
+
+impl Message {
+    fn new(operation: u16, hardware: EthernetAddress, sender: PeAddress, target: PeAddress) -> Self {
+        Self {
+            operation,
+            sender_hardware: hardware,
+            sender,
+            target_hardware: NOBODY,
+            target,
+            complete: false,
+            authority: false,
+            release: false,
+            records: Vec::new(),
+        }
+    }
+
+    /// RESOLVE: `sender` asks for the owner of `target`; `own` may say what the sender owns itself.
+    pub fn resolve(hardware: EthernetAddress, sender: PeAddress, target: PeAddress, own: &[Record]) -> Self {
+        Self { records: own.to_vec(), ..Self::new(OP_REQUEST, hardware, sender, target) }
+    }
+
+    /// SOLICIT-ALL: a router asks every owner of `ip`.
+    pub fn solicit_all(hardware: EthernetAddress, sender: PeAddress, ip: Ipv4Addr) -> Self {
+        let target = PeAddress { shared: true, ..PeAddress::new(ip) };
+        Self::new(OP_REQUEST, hardware, PeAddress { router: true, ..sender }, target)
+    }
+
+    /// REPLY: the owner of `asked` answers `to` with its whole set.
+    pub fn reply(
+        hardware: EthernetAddress,
+        asked: PeAddress,
+        to_hardware: EthernetAddress,
+        to: PeAddress,
+        own: &[Record],
+    ) -> Self {
+        Self {
+            target_hardware: to_hardware,
+            complete: true,
+            records: own.to_vec(),
+            ..Self::new(OP_REPLY, hardware, asked, to)
+        }
+    }
+
+    /// ANNOUNCE: `first` is the owner's address with its first port.
+    pub fn announce(hardware: EthernetAddress, first: PeAddress, own: &[Record]) -> Self {
+        Self { complete: true, records: own.to_vec(), ..Self::new(OP_REQUEST, hardware, first, first) }
+    }
+
+    /// PROBE: may this host use `candidate`? The sender address is 0, so that nobody learns from it.
+    pub fn probe(hardware: EthernetAddress, first: PeAddress, candidate: &[Record]) -> Self {
+        let nobody = PeAddress::new(Ipv4Addr::UNSPECIFIED);
+        let records = candidate.iter().map(|record| Record { lifetime: Lifetime::Unknown, ..*record }).collect();
+        Self { complete: true, records, ..Self::new(OP_REQUEST, hardware, nobody, first) }
+    }
+
+    /// CONFLICT: the owner of `disputed` objects to the probe of `prober`.
+    pub fn conflict(
+        hardware: EthernetAddress,
+        disputed: PeAddress,
+        prober: EthernetAddress,
+        own: &[Record],
+    ) -> Self {
+        Self::reply(hardware, disputed, prober, PeAddress::new(Ipv4Addr::UNSPECIFIED), own)
+    }
+
+    /// RELEASE: the owner gives `own` back.
+    pub fn release(hardware: EthernetAddress, first: PeAddress, own: &[Record]) -> Self {
+        let records = own.iter().map(|record| Record { lifetime: Lifetime::Withdrawn, ..*record }).collect();
+        Self { release: true, records, ..Self::new(OP_REQUEST, hardware, first, first) }
+    }
+
+    /// NAK: an authority says that `gap` around `asked` has no owner, for `ttl`.
+    pub fn nak(
+        hardware: EthernetAddress,
+        asked: PeAddress,
+        to_hardware: EthernetAddress,
+        to: PeAddress,
+        gap: PortRange,
+        ttl: Lifetime,
+    ) -> Self {
+        Self {
+            target_hardware: to_hardware,
+            authority: true,
+            records: vec![Record::new(Claim::Range(gap), ttl)],
+            ..Self::new(OP_NAK, hardware, asked, to)
+        }
+    }
+
+    /// Which kind of message this is; PE-ARP §4 gives the tests and their order.
+    pub fn kind(&self) -> Kind {
+        match self.operation {
+            OP_NAK => Kind::Nak,
+            OP_REPLY if self.target.ip.is_unspecified() => Kind::Conflict,
+            OP_REPLY => Kind::Reply,
+            _ if self.sender.ip.is_unspecified() => Kind::Probe,
+            _ if self.release => Kind::Release,
+            _ if self.sender == self.target => Kind::Announce,
+            _ if self.target.protocol == 0 && self.target.port.is_none() => Kind::SolicitAll,
+            _ => Kind::Resolve,
+        }
+    }
+
+    /// Parses a checked view.
+    ///
+    /// # Errors
+    /// [`ParseError::Operation`] and [`ParseError::Record`].
+    pub fn parse<T: AsRef<[u8]>>(packet: &Packet<T>) -> Result<Self, ParseError> {
+        let operation = packet.operation();
+        if !matches!(operation, OP_REQUEST | OP_REPLY | OP_NAK) {
+            return Err(ParseError::Operation(operation));
+        }
+        let records = packet.records().map(Record::from_wire).collect::<Result<_, _>>()?;
+        let flags = packet.flags();
+        Ok(Self {
+            operation,
+            sender_hardware: packet.sender_hardware(),
+            sender: PeAddress::from_wire(packet.sender()),
+            target_hardware: packet.target_hardware(),
+            target: PeAddress::from_wire(packet.target()),
+            complete: flags & FLAG_COMPLETE != 0,
+            authority: flags & FLAG_AUTHORITY != 0,
+            release: flags & FLAG_RELEASE != 0,
+            records,
+        })
+    }
+
+    /// Bytes of the message, without Ethernet header and padding.
+    pub fn buffer_len(&self) -> usize {
+        HEADER_LEN + self.records.len().min(MAX_RECORDS) * RECORD_LEN
+    }
+
+    /// Writes the message into a view of at least [`Message::buffer_len`] bytes.
+    pub fn emit(&self, packet: &mut Packet<&mut [u8]>, pro: u16) {
+        packet.set_format(pro, self.operation);
+        packet.set_sender(self.sender_hardware, self.sender.to_wire());
+        packet.set_target(self.target_hardware, self.target.to_wire());
+        let mut flags = 0;
+        for (set, bit) in
+            [(self.complete, FLAG_COMPLETE), (self.authority, FLAG_AUTHORITY), (self.release, FLAG_RELEASE)]
+        {
+            flags |= if set { bit } else { 0 };
+        }
+        let records = &self.records[..self.records.len().min(MAX_RECORDS)];
+        packet.set_flags(flags, records.len() as u8);
+        for (index, record) in records.iter().enumerate() {
+            let (kind, body) = record.to_wire();
+            packet.set_record(index, kind, record.scope, body, record.lifetime.to_wire());
+        }
+    }
+}
