@@ -1,3 +1,4 @@
 //! PE-ARP.
+pub mod neighbor;
 pub mod ports;
 pub mod wire;

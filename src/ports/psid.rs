@@ -249,8 +249,9 @@ impl FromStr for Scheme {
             let (offset, length) = text.split_once(',')?;
             Some((offset.trim().parse().ok()?, length.trim().parse().ok()?))
         };
-        let (offset, length) = parse()
-            .ok_or_else(|| PsidError::Syntax(text.to_owned(), "a sharing scheme: write A,K, for example 0,4"))?;
+        let (offset, length) = parse().ok_or_else(|| {
+            PsidError::Syntax(text.to_owned(), "a sharing scheme: write A,K, for example 0,4")
+        })?;
         Self::new(offset, length)
     }
 }

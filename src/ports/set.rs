@@ -89,7 +89,8 @@ impl FromStr for PortSet {
     type Err = ParseSetError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut ranges = text.split(',').map(|part| part.trim().parse()).collect::<Result<Vec<PortRange>, _>>()?;
+        let mut ranges =
+            text.split(',').map(|part| part.trim().parse()).collect::<Result<Vec<PortRange>, _>>()?;
         ranges.sort_unstable();
         if ranges.len() > MAX_RANGES {
             return Err(ParseSetError::TooMany(ranges.len()));

@@ -99,12 +99,25 @@ pub fn echo_reply(request: &[u8]) -> Option<Vec<u8>> {
 
 /// Whether an address can be one host's: what RFC 1812 §5.3.7 lets a source be.
 pub fn is_host(address: Ipv4Addr) -> bool {
-    !(address.octets()[0] == 0 || address.is_loopback() || address.is_multicast() || address.octets()[0] >= 240)
+    !(address.octets()[0] == 0
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.octets()[0] >= 240)
 }
 
-fn build(source: Ipv4Addr, to: Ipv4Addr, len: usize, write: impl FnOnce(&mut Icmpv4Packet<&mut [u8]>)) -> Vec<u8> {
-    let header =
-        Ipv4Repr { src_addr: source, dst_addr: to, next_header: IpProtocol::Icmp, payload_len: len, hop_limit: TTL };
+fn build(
+    source: Ipv4Addr,
+    to: Ipv4Addr,
+    len: usize,
+    write: impl FnOnce(&mut Icmpv4Packet<&mut [u8]>),
+) -> Vec<u8> {
+    let header = Ipv4Repr {
+        src_addr: source,
+        dst_addr: to,
+        next_header: IpProtocol::Icmp,
+        payload_len: len,
+        hop_limit: TTL,
+    };
     let mut bytes = vec![0; header.buffer_len() + len];
     let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
     header.emit(&mut packet, &ChecksumCapabilities::default());

@@ -174,7 +174,8 @@ impl Record {
                 Claim::Range(PortRange::new(first, last).ok_or(RecordError::Range(first, last))?)
             }
             KIND_PSID => Claim::Psid(Psid::from_left_aligned(b0, b1, u16::from_be_bytes([b2, b3]))?),
-            KIND_FULL => Claim::Full,
+            KIND_FULL if body == [0, 0, 0xFF, 0xFF] => Claim::Full,
+            KIND_FULL => return Err(RecordError::Full),
             KIND_PORTLESS => Claim::Portless(b0),
             unknown => return Err(RecordError::Kind(unknown)),
         };
@@ -294,7 +295,8 @@ impl Message {
     /// PROBE: may this host use `candidate`? The sender address is 0, so that nobody learns from it.
     pub fn probe(hardware: EthernetAddress, first: PeAddress, candidate: &[Record]) -> Self {
         let nobody = PeAddress::new(Ipv4Addr::UNSPECIFIED);
-        let records = candidate.iter().map(|record| Record { lifetime: Lifetime::Unknown, ..*record }).collect();
+        let records =
+            candidate.iter().map(|record| Record { lifetime: Lifetime::Unknown, ..*record }).collect();
         Self { complete: true, records, ..Self::new(OP_REQUEST, hardware, nobody, first) }
     }
 

@@ -57,6 +57,9 @@ pub enum RecordError {
     /// A range whose first port is above its last.
     #[error("range {0}-{1} runs backwards")]
     Range(u16, u16),
+    /// A FULL record that does not name all ports.
+    #[error("FULL record that is not 0-65535")]
+    Full,
     /// An impossible PSID.
     #[error(transparent)]
     Psid(#[from] PsidError),

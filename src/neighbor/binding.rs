@@ -1,0 +1,215 @@
+//! A binding: one link-layer address that owns ports of one IPv4 address, and how sure we are.
+
+use core::net::Ipv4Addr;
+
+use smoltcp::time::Instant;
+use smoltcp::wire::EthernetAddress;
+
+use super::DEFEND_INTERVAL;
+use crate::ports::{PortRange, Psid};
+use crate::wire::pe_arp::{Claim, Record};
+
+/// Where a binding comes from. A later variant precedes an earlier one (PE-ARP rule 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// A plain ARP message: the sender owns every port.
+    Arp,
+    /// A PE-ARP message.
+    Learned,
+    /// The configuration.
+    Static,
+}
+
+impl Source {
+    /// The name in lists.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Arp => "arp",
+            Self::Learned => "learned",
+            Self::Static => "static",
+        }
+    }
+}
+
+/// The states of RFC 4861 §7.3.2 that a binding can be in. INCOMPLETE and FAILED are states of a question: a
+/// binding without a link-layer address does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Never questioned.
+    Permanent,
+    /// Confirmed; STALE from `until` on, without a timer of its own.
+    Reachable {
+        /// When the confirmation is too old.
+        until: Instant,
+    },
+    /// Not confirmed lately; usable.
+    Stale,
+    /// Used while stale: probed at `until` unless confirmed before.
+    Delay {
+        /// When probing starts.
+        until: Instant,
+    },
+    /// Being asked by unicast.
+    Probe {
+        /// Probes sent.
+        sent: u8,
+        /// When the next probe is due, or the binding is given up.
+        next: Instant,
+    },
+}
+
+impl State {
+    /// The state at `now`: REACHABLE ends by itself.
+    pub fn at(self, now: Instant) -> Self {
+        match self {
+            Self::Reachable { until } if until <= now => Self::Stale,
+            state => state,
+        }
+    }
+
+    /// The name in lists.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Permanent => "permanent",
+            Self::Reachable { .. } => "reachable",
+            Self::Stale => "stale",
+            Self::Delay { .. } => "delay",
+            Self::Probe { .. } => "probe",
+        }
+    }
+
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Permanent | Self::Reachable { .. } | Self::Stale => None,
+            Self::Delay { until } => Some(until),
+            Self::Probe { next, .. } => Some(next),
+        }
+    }
+}
+
+/// One owner of ports of one address.
+#[derive(Clone, Debug)]
+pub(super) struct Binding {
+    pub(super) ip: Ipv4Addr,
+    pub(super) hardware: EthernetAddress,
+    /// What it owns, as it said.
+    pub(super) records: Vec<Record>,
+    pub(super) source: Source,
+    /// Among bindings of one source that hold the same port, the higher one stands (PE-ARP rule 5).
+    pub(super) seniority: i64,
+    pub(super) state: State,
+    /// When it was last confirmed or announced.
+    pub(super) heard: Instant,
+    /// End of its lifetime, if it has one.
+    pub(super) expires: Option<Instant>,
+    /// When it was last asked because another host claimed its ports.
+    pub(super) challenged: Option<Instant>,
+}
+
+impl Binding {
+    /// When something is due: the end of a state or of the lifetime.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match (self.state.deadline(), self.expires) {
+            (Some(state), Some(end)) => Some(state.min(end)),
+            (state, end) => state.or(end),
+        }
+    }
+
+    /// Whether a newcomer's claim is a reason to ask again; notes that it was (PE-ARP rule 53).
+    pub(super) fn may_be_challenged(&mut self, now: Instant) -> bool {
+        let rested = self.challenged.is_none_or(|at| now >= at + DEFEND_INTERVAL);
+        if rested {
+            self.challenged = Some(now);
+        }
+        rested
+    }
+
+    /// Which of two bindings for the same port stands.
+    pub(super) fn precedence(&self) -> (Source, i64) {
+        (self.source, self.seniority)
+    }
+
+    /// A port, or a portless protocol, to ask the owner about when it is to be confirmed.
+    pub(super) fn sample(&self) -> (u8, Option<u16>) {
+        self.records.first().map_or((0, Some(0)), |record| match record.claim {
+            Claim::Range(range) => (record.scope, Some(range.first())),
+            Claim::Psid(psid) => (record.scope, Some(psid.first())),
+            Claim::Full => (record.scope, Some(0)),
+            Claim::Portless(protocol) => (protocol, None),
+        })
+    }
+
+    /// Whether both claim some port, or some portless protocol.
+    pub(super) fn intersects(&self, records: &[Record]) -> bool {
+        self.records.iter().any(|one| records.iter().any(|two| meet(one, two).is_some()))
+    }
+}
+
+/// A port that both records hold, or port 0 where they meet in a portless protocol.
+pub(super) fn meet(one: &Record, two: &Record) -> Option<u16> {
+    use Claim::{Full, Portless, Psid as P, Range as R};
+    let scopes = one.scope == 0 || two.scope == 0 || one.scope == two.scope;
+    match (one.claim, two.claim) {
+        (Portless(a), Portless(b)) => (a == b).then_some(0),
+        (Full, Portless(_)) | (Portless(_), Full) => Some(0),
+        (Portless(_), _) | (_, Portless(_)) => None,
+        _ if !scopes => None,
+        (Full, Full) => Some(0),
+        (Full, R(range)) | (R(range), Full) => Some(range.first()),
+        (Full, P(psid)) | (P(psid), Full) => Some(psid.first()),
+        (R(a), R(b)) => overlap(a, b),
+        (R(range), P(psid)) | (P(psid), R(range)) => {
+            psid.first_from(range.first()).filter(|port| range.contains(*port))
+        }
+        (P(a), P(b)) => a.intersects(b).then(|| first_common(a, b)),
+    }
+}
+
+fn overlap(a: PortRange, b: PortRange) -> Option<u16> {
+    let first = a.first().max(b.first());
+    (a.contains(first) && b.contains(first)).then_some(first)
+}
+
+/// The lowest common port of two sets that intersect. Each step moves past a whole block of one of the sets, and
+/// a set has at most 2^15 blocks.
+fn first_common(a: Psid, b: Psid) -> u16 {
+    let mut port = a.first().max(b.first());
+    loop {
+        match (a.first_from(port), b.first_from(port)) {
+            (Some(x), Some(y)) if x == y => return x,
+            (Some(x), Some(y)) => port = x.max(y),
+            // Not for sets that intersect.
+            _ => return port,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::pe_arp::Lifetime;
+
+    fn record(claim: Claim) -> Record {
+        Record::new(claim, Lifetime::Unknown)
+    }
+
+    #[test]
+    fn where_records_meet() {
+        let range = |a, b| record(Claim::Range(PortRange::new(a, b).unwrap()));
+        let psid = |text: &str| record(Claim::Psid(text.parse().unwrap()));
+        let full = record(Claim::Full);
+        let gre = record(Claim::Portless(47));
+        assert_eq!(meet(&range(1, 10), &range(10, 20)), Some(10));
+        assert_eq!(meet(&range(1, 9), &range(10, 20)), None);
+        assert_eq!(meet(&psid("6,8,0x34"), &range(1236, 2256)), Some(2256));
+        assert_eq!(meet(&psid("6,8,0x34"), &range(1236, 2255)), None);
+        assert_eq!(meet(&psid("0,4,1"), &psid("6,8,0x34")), Some(4304));
+        assert_eq!(meet(&psid("0,4,1"), &psid("0,4,2")), None);
+        assert_eq!(meet(&full, &gre), Some(0));
+        assert_eq!(meet(&gre, &range(0, 65535)), None);
+        let tcp = Record { scope: 6, ..range(1, 10) };
+        let udp = Record { scope: 17, ..range(1, 10) };
+        assert_eq!(meet(&tcp, &udp), None);
+        assert_eq!(meet(&tcp, &range(5, 6)), Some(5));
+    }
+}

@@ -1,0 +1,261 @@
+//! The own set: probed, announced, defended (PE-ARP rule 5, after RFC 5227 §2).
+//!
+//! ```text
+//!   UNCLAIMED ──claim──> PROBING ──quiet──> ANNOUNCING ──2 sent──> HELD
+//!                           │ CONFLICT, or the set in use            │ release
+//!                           v                                        v
+//!            PROBING <─60 s─ LOST                                 UNCLAIMED
+//! ```
+
+use core::net::Ipv4Addr;
+
+use rand::Rng;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::EthernetAddress;
+
+use super::binding::meet;
+use super::{
+    ANNOUNCE_INTERVAL, ANNOUNCE_NUM, DEFEND_INTERVAL, PROBE_MAX, PROBE_MIN, PROBE_NUM,
+    PROBE_WAIT_AUTHORITATIVE, RATE_LIMIT_INTERVAL, SOLICIT_INTERVAL, SOLICIT_JITTER_MICROS,
+};
+use crate::wire::pe_arp::{Message, PeAddress, Record};
+
+/// What a node owns of its address on a link.
+#[derive(Clone, Debug)]
+pub struct OwnSet {
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// Its part of it.
+    pub records: Vec<Record>,
+    /// The lowest port of the set.
+    pub first_port: u16,
+    /// Other hosts own other parts.
+    pub shared: bool,
+    /// An operator or a lease gave the set: one short probe is enough.
+    pub authoritative: bool,
+}
+
+/// Where the own set stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimPhase {
+    /// Not used.
+    Unclaimed,
+    /// Asking whether it is free.
+    Probing {
+        /// Probes sent.
+        sent: u8,
+    },
+    /// In use, being announced.
+    Announcing {
+        /// Announcements sent.
+        sent: u8,
+    },
+    /// In use.
+    Held,
+    /// Another host uses it.
+    Lost,
+}
+
+impl ClaimPhase {
+    /// Whether the set may be used and answered for.
+    pub const fn holds(self) -> bool {
+        matches!(self, Self::Announcing { .. } | Self::Held)
+    }
+
+    /// Whether others are being asked about it.
+    pub const fn probing(self) -> bool {
+        matches!(self, Self::Probing { .. })
+    }
+}
+
+/// What a step of the claim asks the engine to do.
+#[derive(Debug)]
+pub(super) enum Step {
+    Broadcast(Message),
+    Unicast(EthernetAddress, Message),
+    /// The set is free and now in use; goes before the first announcement.
+    Ready,
+}
+
+#[derive(Debug)]
+pub(super) struct OwnClaim {
+    pub(super) set: OwnSet,
+    pub(super) phase: ClaimPhase,
+    hardware: EthernetAddress,
+    router: bool,
+    deadline: Option<Instant>,
+    defended: Option<Instant>,
+    solicited: Option<Instant>,
+    /// A router that asked for every owner, and when to answer it.
+    answer: Option<(Instant, EthernetAddress, PeAddress)>,
+}
+
+impl OwnClaim {
+    pub(super) fn new(set: OwnSet, hardware: EthernetAddress, router: bool) -> Self {
+        Self {
+            set,
+            phase: ClaimPhase::Unclaimed,
+            hardware,
+            router,
+            deadline: None,
+            defended: None,
+            solicited: None,
+            answer: None,
+        }
+    }
+
+    /// The own address as the sender of a question: no protocol, no port.
+    pub(super) fn address(&self) -> PeAddress {
+        PeAddress { shared: self.set.shared, router: self.router, ..PeAddress::new(self.set.ip) }
+    }
+
+    /// The own address with the first port, as in ANNOUNCE, PROBE and RELEASE.
+    fn first(&self) -> PeAddress {
+        self.address().with_port(0, Some(self.set.first_port))
+    }
+
+    /// The own address as it answers a question about `asked`.
+    pub(super) fn as_asked(&self, asked: PeAddress) -> PeAddress {
+        self.address().with_port(asked.protocol, asked.port)
+    }
+
+    pub(super) fn owns(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> bool {
+        self.phase.holds()
+            && self.set.ip == ip
+            && self.set.records.iter().any(|record| record.contains(protocol, port))
+    }
+
+    /// A port that the own set and another claim to the own address have in common.
+    pub(super) fn disputed(&self, ip: Ipv4Addr, records: &[Record]) -> Option<u16> {
+        if self.set.ip != ip {
+            return None;
+        }
+        self.set.records.iter().find_map(|own| records.iter().find_map(|other| meet(own, other)))
+    }
+
+    pub(super) fn start(&mut self, now: Instant) {
+        self.phase = ClaimPhase::Probing { sent: 0 };
+        self.deadline = Some(now);
+    }
+
+    /// In use without a probe: a router's own address.
+    pub(super) fn hold(&mut self) {
+        self.phase = ClaimPhase::Held;
+        self.deadline = None;
+    }
+
+    /// Gives the set up because another host uses it; a given set is probed again later (PE-ARP rule 57).
+    pub(super) fn lose(&mut self, now: Instant) {
+        self.phase = ClaimPhase::Lost;
+        self.deadline = self.set.authoritative.then(|| now + RATE_LIMIT_INTERVAL);
+        self.answer = None;
+    }
+
+    /// Gives the set back; the RELEASE to broadcast where it was in use.
+    pub(super) fn release(&mut self) -> Option<Message> {
+        let held = self.phase.holds();
+        self.phase = ClaimPhase::Unclaimed;
+        self.deadline = None;
+        self.answer = None;
+        held.then(|| Message::release(self.hardware, self.first(), &self.set.records))
+    }
+
+    /// Whether a claim by another host ends the own one: the second within [`DEFEND_INTERVAL`] to a set that
+    /// nobody gave (RFC 5227 §2.4 (b), PE-ARP rule 55).
+    pub(super) fn must_yield(&self, now: Instant) -> bool {
+        !self.set.authoritative && self.defended.is_some_and(|at| now < at + DEFEND_INTERVAL)
+    }
+
+    /// An announcement against a host that claims the own set, at most one every [`DEFEND_INTERVAL`].
+    pub(super) fn defend(&mut self, now: Instant) -> Option<Message> {
+        let rested = self.defended.is_none_or(|at| now >= at + DEFEND_INTERVAL);
+        if !self.phase.holds() || !rested {
+            return None;
+        }
+        self.defended = Some(now);
+        Some(Message::announce(self.hardware, self.first(), &self.set.records))
+    }
+
+    /// The objection to a probe for part of the own set.
+    pub(super) fn object(&self, prober: EthernetAddress, port: u16) -> Option<Message> {
+        let disputed = self.address().with_port(0, Some(port));
+        self.phase.holds().then(|| Message::conflict(self.hardware, disputed, prober, &self.set.records))
+    }
+
+    /// A router asked for every owner: answers after a random wait. False where it asks too often.
+    pub(super) fn solicit(
+        &mut self,
+        router: EthernetAddress,
+        address: PeAddress,
+        rng: &mut impl Rng,
+        now: Instant,
+    ) -> bool {
+        if self.solicited.is_some_and(|at| now < at + SOLICIT_INTERVAL) {
+            return false;
+        }
+        self.solicited = Some(now);
+        if self.phase.holds() {
+            let wait = Duration::from_micros(rng.random_range(0..=SOLICIT_JITTER_MICROS));
+            self.answer = Some((now + wait, router, address));
+        }
+        true
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let answer = self.answer.map(|(at, ..)| at);
+        match (self.deadline, answer) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        }
+    }
+
+    /// The next step that is due at `now`.
+    pub(super) fn due(&mut self, rng: &mut impl Rng, now: Instant) -> Option<Step> {
+        if let Some((at, router, address)) = self.answer
+            && at <= now
+        {
+            self.answer = None;
+            let message = Message::reply(self.hardware, self.address(), router, address, &self.set.records);
+            return Some(Step::Unicast(router, message));
+        }
+        if self.deadline.is_none_or(|at| at > now) {
+            return None;
+        }
+        match self.phase {
+            ClaimPhase::Probing { sent } => {
+                let (probes, wait) = if self.set.authoritative {
+                    (1, PROBE_WAIT_AUTHORITATIVE)
+                } else {
+                    let spread = rng.random_range(PROBE_MIN.total_micros()..=PROBE_MAX.total_micros());
+                    (PROBE_NUM, Duration::from_micros(spread))
+                };
+                if sent < probes {
+                    self.phase = ClaimPhase::Probing { sent: sent + 1 };
+                    self.deadline = Some(now + wait);
+                    return Some(Step::Broadcast(Message::probe(
+                        self.hardware,
+                        self.first(),
+                        &self.set.records,
+                    )));
+                }
+                self.phase = ClaimPhase::Announcing { sent: 0 };
+                self.deadline = Some(now);
+                Some(Step::Ready)
+            }
+            ClaimPhase::Announcing { sent } => {
+                let last = sent + 1 >= ANNOUNCE_NUM;
+                self.phase = if last { ClaimPhase::Held } else { ClaimPhase::Announcing { sent: sent + 1 } };
+                self.deadline = (!last).then(|| now + ANNOUNCE_INTERVAL);
+                Some(Step::Broadcast(Message::announce(self.hardware, self.first(), &self.set.records)))
+            }
+            ClaimPhase::Lost => {
+                self.start(now);
+                self.due(rng, now)
+            }
+            ClaimPhase::Unclaimed | ClaimPhase::Held => {
+                self.deadline = None;
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,603 @@
+//! The engine of one link: table, questions and the own set, composed.
+
+use core::net::Ipv4Addr;
+use std::collections::{BTreeSet, VecDeque};
+
+use rand::Rng;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rustc_hash::FxHashMap;
+use rustc_hash::FxHashSet;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, Ipv4Cidr};
+
+use super::binding::{Binding, Source, State};
+use super::claim::{ClaimPhase, OwnClaim, OwnSet, Step};
+use super::questions::{Block, Due, Questions, Waiting};
+use super::table::{BindingId, Table};
+use super::{
+    DELAY_FIRST_PROBE_TIME, MAX_UNICAST_SOLICIT, QUESTION_BLOCK, REACHABLE_TIME, RETRANS_TIMER,
+    SOLICIT_WINDOW,
+};
+use crate::ports::{PortRange, Psid, Scheme};
+use crate::wire::Frame;
+use crate::wire::pe_arp::{Claim, Message, PeAddress, Record};
+
+/// What a node is on a link.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The own link-layer address.
+    pub hardware: EthernetAddress,
+    /// The on-link prefix: nothing is learned about addresses outside it.
+    pub prefix: Ipv4Cidr,
+    /// Whether the node is a router: it may ask SOLICIT-ALL.
+    pub router: bool,
+    /// What the node owns.
+    pub own: OwnSet,
+    /// Whether PE-ARP is spoken on the link; plain ARP always is.
+    pub pe: bool,
+    /// Shared addresses of the link and their schemes, as far as they are configured.
+    pub schemes: Vec<(Ipv4Addr, Scheme)>,
+    /// Answer plain ARP for the shared addresses (PE-ARP rule 3): the edge router only.
+    pub proxy: bool,
+    /// Who may answer for others, and NAK (PE-ARP rule 1).
+    pub authorities: Vec<EthernetAddress>,
+    /// Seed of the random times.
+    pub seed: u64,
+}
+
+/// A next hop and what of it is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The on-link address.
+    pub ip: Ipv4Addr,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// The port or identifier that names the owner.
+    pub port: Option<u16>,
+}
+
+impl Target {
+    /// A next hop that forwards, so that the packet's own port does not matter: whoever holds the whole address.
+    pub const fn gateway(ip: Ipv4Addr) -> Self {
+        Self { ip, protocol: 0, port: Some(0) }
+    }
+}
+
+/// A message to send on the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// PE-ARP.
+    Pe {
+        /// Ethernet destination.
+        destination: EthernetAddress,
+        /// The message.
+        message: Message,
+    },
+    /// Plain ARP.
+    Arp {
+        /// Ethernet destination.
+        destination: EthernetAddress,
+        /// The message.
+        message: ArpRepr,
+    },
+}
+
+/// What the caller has to know.
+#[derive(Debug)]
+pub enum Event {
+    /// A packet that waited can leave.
+    Resolved {
+        /// The IP packet.
+        frame: Frame,
+        /// Its next hop.
+        hardware: EthernetAddress,
+        /// The caller made the packet itself.
+        originated: bool,
+    },
+    /// A packet that waited is given up.
+    Undeliverable {
+        /// The IP packet.
+        frame: Frame,
+        /// The caller made the packet itself.
+        originated: bool,
+        /// Why.
+        reason: Refused,
+    },
+    /// Two hosts claim the same ports of an address.
+    Conflict {
+        /// The address.
+        ip: Ipv4Addr,
+        /// Who had it.
+        incumbent: EthernetAddress,
+        /// Who claims it now.
+        newcomer: EthernetAddress,
+    },
+    /// Another host claims part of the own set.
+    OwnConflict {
+        /// Who.
+        hardware: EthernetAddress,
+        /// A disputed port.
+        port: u16,
+        /// The own set was not yet in use and is given up.
+        lost: bool,
+    },
+    /// The own set is free and now in use.
+    Ready,
+}
+
+/// Why a message or a packet was refused. Each has a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The question about the port failed lately.
+    #[error("nobody answered for the port")]
+    Unreachable,
+    /// An authority said that the port has no owner.
+    #[error("the port has no owner")]
+    NoOwner,
+    /// The port belongs to no PSID of the address's scheme.
+    #[error("the port is outside the sharing scheme of the address")]
+    Unassigned,
+    /// Too many bytes wait for answers about the address, or newer packets took the place.
+    #[error("too many packets wait for the address")]
+    PendingFull,
+    /// Too many questions on the link.
+    #[error("too many open questions")]
+    QuestionsFull,
+    /// The Ethernet source differs from the sender in the message, or is no host's.
+    #[error("sender does not match the frame")]
+    SenderMismatch,
+    /// A frame of our own that came back.
+    #[error("own frame came back")]
+    OwnEcho,
+    /// PE-ARP where none is spoken.
+    #[error("PE-ARP on a link without it")]
+    NotSpoken,
+    /// A claim to an address outside the on-link prefix.
+    #[error("address is not on this link")]
+    OffLink,
+    /// An answer to a question that was not asked.
+    #[error("unsolicited answer")]
+    Unsolicited,
+    /// An answer that is addressed to another host.
+    #[error("answer for another host")]
+    NotForUs,
+    /// An answer that does not hold the port it was asked for.
+    #[error("answer without the asked port")]
+    WithoutAsked,
+    /// A plain ARP message whose sender address is a shared one (PE-ARP rule 3).
+    #[error("plain ARP from a shared address")]
+    PlainForShared,
+    /// A claim to ports that are in use by another.
+    #[error("claim to ports in use")]
+    Conflict,
+    /// A NAK, or an answer for another, from a host that is no configured authority.
+    #[error("not from an authority")]
+    NoAuthority,
+    /// SOLICIT-ALL from a host, or too often.
+    #[error("SOLICIT-ALL not from a router, or too often")]
+    Solicit,
+    /// A bound of the table was reached.
+    #[error("the table is full")]
+    TableFull,
+    /// A message without records where it needs some.
+    #[error("message without records")]
+    NoRecords,
+}
+
+/// One line of the ARP table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The IPv4 address.
+    pub ip: Ipv4Addr,
+    /// What of it.
+    pub claim: Claim,
+    /// For which IP protocol, 0 for all.
+    pub protocol: u8,
+    /// Who owns it; `None` where that is being asked or has failed.
+    pub hardware: Option<EthernetAddress>,
+    /// The state's name.
+    pub state: &'static str,
+    /// The source's name.
+    pub source: &'static str,
+    /// Since it was last heard of.
+    pub age: Option<Duration>,
+}
+
+/// The neighbors on one link.
+#[derive(Debug)]
+pub struct Neighbors {
+    pub(super) config: Config,
+    pub(super) table: Table,
+    pub(super) questions: Questions,
+    pub(super) own: OwnClaim,
+    /// Addresses that PE-ARP said are shared, beside the configured ones.
+    pub(super) learned_shared: FxHashSet<Ipv4Addr>,
+    /// Until when answers to a SOLICIT-ALL are welcome.
+    pub(super) solicited: FxHashMap<Ipv4Addr, Instant>,
+    timers: BTreeSet<(Instant, BindingId)>,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) events: VecDeque<Event>,
+    top_seniority: i64,
+}
+
+impl Neighbors {
+    /// An engine that owns nothing yet: see [`Neighbors::claim_own`].
+    pub fn new(config: Config, now: Instant) -> Self {
+        let mut table = Table::default();
+        for (ip, scheme) in &config.schemes {
+            table.configure_scheme(*ip, *scheme);
+        }
+        Self {
+            own: OwnClaim::new(config.own.clone(), config.hardware, config.router),
+            rng: ChaCha8Rng::seed_from_u64(config.seed),
+            config,
+            table,
+            questions: Questions::new(now),
+            learned_shared: FxHashSet::default(),
+            solicited: FxHashMap::default(),
+            timers: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            events: VecDeque::new(),
+            top_seniority: 0,
+        }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where the own set stands.
+    pub fn own_phase(&self) -> ClaimPhase {
+        self.own.phase
+    }
+
+    /// Starts to use the own set: probe, then announce. [`Event::Ready`] follows, or [`Event::OwnConflict`].
+    pub fn claim_own(&mut self, now: Instant) {
+        self.own.start(now);
+        self.drive(now);
+    }
+
+    /// Uses the own set without a probe: an address that only this node can have.
+    pub fn hold_own(&mut self) {
+        self.own.hold();
+    }
+
+    /// Gives the own set back with a RELEASE.
+    pub fn release_own(&mut self) {
+        if let Some(message) = self.own.release() {
+            self.broadcast(message);
+        }
+    }
+
+    /// Asks every owner of a shared address to answer, to fill the table after a start (routers only).
+    pub fn solicit_all(&mut self, ip: Ipv4Addr, now: Instant) {
+        self.solicited.insert(ip, now + SOLICIT_WINDOW);
+        self.broadcast(Message::solicit_all(self.config.hardware, self.own.address(), ip));
+    }
+
+    /// Adds a binding that is never questioned. What is on the link cannot take its ports.
+    ///
+    /// # Errors
+    /// [`Refused::OffLink`] for an address outside the prefix.
+    pub fn insert_static(
+        &mut self,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        records: Vec<Record>,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        if !self.config.prefix.contains_addr(&ip) {
+            return Err(Refused::OffLink);
+        }
+        let binding = Binding {
+            ip,
+            hardware,
+            records,
+            source: Source::Static,
+            seniority: self.next_seniority(),
+            state: State::Permanent,
+            heard: now,
+            expires: None,
+            challenged: None,
+        };
+        self.install(binding, now)
+    }
+
+    /// Whether an address is known to have several owners.
+    pub fn is_shared(&self, ip: Ipv4Addr) -> bool {
+        (self.config.own.shared && self.config.own.ip == ip)
+            || self.table.scheme(ip).is_some()
+            || self.learned_shared.contains(&ip)
+    }
+
+    /// The owner's link-layer address, if known: the fast path. The use of a stale binding starts its
+    /// confirmation.
+    pub fn next_hop(&mut self, target: Target, now: Instant) -> Option<EthernetAddress> {
+        let id = self.table.lookup(target.ip, target.protocol, target.port)?;
+        let binding = self.table.binding(id)?;
+        let hardware = binding.hardware;
+        if binding.state.at(now) == State::Stale {
+            self.set_state(id, State::Delay { until: now + DELAY_FIRST_PROBE_TIME });
+        }
+        Some(hardware)
+    }
+
+    /// Keeps a packet until its owner is found, and asks for the owner. The frame is an IP packet, without
+    /// link-layer header.
+    ///
+    /// # Errors
+    /// The packet is dropped: see [`Refused`].
+    pub fn enqueue(
+        &mut self,
+        target: Target,
+        frame: Frame,
+        originated: bool,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        // PE-ARP §5: what no PSID covers has no owner, unless a binding of its own says so – and then the lookup
+        // had found it.
+        if let (Some(scheme), Some(port)) = (self.table.scheme(target.ip), target.port)
+            && !scheme.covers(port)
+        {
+            return Err(Refused::Unassigned);
+        }
+        let waiting = Waiting { frame, protocol: target.protocol, port: target.port, originated };
+        let scheme = self.question_scheme(target.ip);
+        let result = self.questions.wait(target.ip, scheme, waiting, now);
+        for displaced in self.questions.take_displaced() {
+            self.give_up(displaced, Refused::PendingFull);
+        }
+        self.drive(now);
+        result
+    }
+
+    /// The scheme by which misses are grouped: all sharers of an address use one, so the own one serves for the
+    /// own address.
+    fn question_scheme(&self, ip: Ipv4Addr) -> Option<Scheme> {
+        let own = || match self.config.own.records[..] {
+            [Record { claim: Claim::Psid(psid), .. }] if self.config.own.ip == ip => Some(psid.scheme()),
+            _ => None,
+        };
+        self.table.scheme(ip).or_else(own)
+    }
+
+    /// When [`Neighbors::handle_timeout`] is due next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timers = self.timers.first().map(|(at, _)| *at);
+        [timers, self.questions.deadline(), self.own.deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due. The next deadline is later than `now` afterwards.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.solicited.retain(|_, until| *until > now);
+        self.drive(now);
+    }
+
+    /// The next message to send.
+    pub fn poll_transmit(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The table, one line per claim, with open and failed questions.
+    pub fn entries(&self, now: Instant) -> Vec<Entry> {
+        let known = self.table.iter().flat_map(|(_, binding)| {
+            binding.records.iter().map(move |record| Entry {
+                ip: binding.ip,
+                claim: record.claim,
+                protocol: record.scope,
+                hardware: Some(binding.hardware),
+                state: binding.state.at(now).name(),
+                source: binding.source.name(),
+                age: (binding.source != Source::Static).then(|| now - binding.heard),
+            })
+        });
+        let asked = self.questions.iter().map(|(ip, block, failed)| Entry {
+            ip,
+            claim: self.block_claim(ip, block),
+            protocol: 0,
+            hardware: None,
+            state: if failed { "failed" } else { "incomplete" },
+            source: Source::Learned.name(),
+            age: None,
+        });
+        let mut entries: Vec<_> = known.chain(asked).collect();
+        let first = |entry: &Entry| match entry.claim {
+            Claim::Range(range) => range.first(),
+            Claim::Psid(psid) => psid.first(),
+            Claim::Full | Claim::Portless(_) => 0,
+        };
+        entries.sort_by_key(|entry| (entry.ip, first(entry), entry.hardware.map(|hardware| hardware.0)));
+        entries
+    }
+
+    fn block_claim(&self, ip: Ipv4Addr, block: Block) -> Claim {
+        match block {
+            Block::Psid(value) => self
+                .question_scheme(ip)
+                .and_then(|scheme| Psid::new(scheme, value).ok())
+                .map_or(Claim::Full, Claim::Psid),
+            Block::Ports(block) => {
+                let first = block * QUESTION_BLOCK;
+                PortRange::new(first, first + (QUESTION_BLOCK - 1)).map_or(Claim::Full, Claim::Range)
+            }
+            Block::Portless(protocol) => Claim::Portless(protocol),
+        }
+    }
+
+    pub(super) fn broadcast(&mut self, message: Message) {
+        self.outputs.push_back(Output::Pe { destination: EthernetAddress::BROADCAST, message });
+    }
+
+    pub(super) fn unicast(&mut self, destination: EthernetAddress, message: Message) {
+        self.outputs.push_back(Output::Pe { destination, message });
+    }
+
+    pub(super) fn next_seniority(&mut self) -> i64 {
+        self.top_seniority += 1;
+        self.top_seniority
+    }
+
+    pub(super) fn reachable(&mut self, now: Instant) -> State {
+        // RFC 4861 §6.3.2: uniformly between MIN_RANDOM_FACTOR and MAX_RANDOM_FACTOR times the base.
+        let base = REACHABLE_TIME.total_micros();
+        let time = self.rng.random_range(base / 2..=base + base / 2);
+        State::Reachable { until: now + Duration::from_micros(time) }
+    }
+
+    /// Changes the state of a binding and its timer.
+    pub(super) fn set_state(&mut self, id: BindingId, state: State) {
+        let Some(binding) = self.table.binding_mut(id) else { return };
+        if let Some(at) = binding.deadline() {
+            self.timers.remove(&(at, id));
+        }
+        binding.state = state;
+        if let Some(at) = binding.deadline() {
+            self.timers.insert((at, id));
+        }
+    }
+
+    /// Puts a binding in place of an earlier one of the same address and hardware.
+    pub(super) fn install(&mut self, binding: Binding, now: Instant) -> Result<(), Refused> {
+        let ip = binding.ip;
+        let earlier = self.table.find(ip, binding.hardware);
+        let timer = earlier.and_then(|id| Some((self.table.binding(id)?.deadline()?, id)));
+        self.questions.close_gaps(ip, &binding.records);
+        let id = self.table.insert(binding).map_err(|_| Refused::TableFull)?;
+        if let Some(timer) = timer {
+            self.timers.remove(&timer);
+        }
+        if let Some(at) = self.table.binding(id).and_then(Binding::deadline) {
+            self.timers.insert((at, id));
+        }
+        self.release_waiting(ip, now);
+        Ok(())
+    }
+
+    pub(super) fn uninstall(&mut self, id: BindingId) {
+        let Some(binding) = self.table.remove(id) else { return };
+        if let Some(at) = binding.deadline() {
+            self.timers.remove(&(at, id));
+        }
+        // What made the address a shared one is gone: its next user may be a legacy host.
+        if self.table.of_address(binding.ip).next().is_none() {
+            self.learned_shared.remove(&binding.ip);
+        }
+    }
+
+    fn release_waiting(&mut self, ip: Ipv4Addr, now: Instant) {
+        let table = &self.table;
+        let released =
+            self.questions.answered(ip, now, |protocol, port| table.lookup(ip, protocol, port).is_some());
+        for waiting in released {
+            let target = Target { ip, protocol: waiting.protocol, port: waiting.port };
+            match self.next_hop(target, now) {
+                Some(hardware) => self.events.push_back(Event::Resolved {
+                    frame: waiting.frame,
+                    hardware,
+                    originated: waiting.originated,
+                }),
+                None => self.give_up(waiting, Refused::Unreachable),
+            }
+        }
+    }
+
+    pub(super) fn give_up(&mut self, waiting: Waiting, reason: Refused) {
+        let Waiting { frame, originated, .. } = waiting;
+        self.events.push_back(Event::Undeliverable { frame, originated, reason });
+    }
+
+    /// Does everything that is due at `now`.
+    pub(super) fn drive(&mut self, now: Instant) {
+        while let Some(step) = self.own.due(&mut self.rng, now) {
+            match step {
+                Step::Broadcast(message) => self.broadcast(message),
+                Step::Unicast(to, message) => self.unicast(to, message),
+                Step::Ready => self.events.push_back(Event::Ready),
+            }
+        }
+        while let Some((at, id)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            self.binding_due(id, now);
+        }
+        while let Some(due) = self.questions.due(now) {
+            match due {
+                Due::Ask { ip, protocol, port } => self.ask(ip, protocol, port),
+                Due::Failed(waiting) => {
+                    for one in waiting {
+                        self.give_up(one, Refused::Unreachable);
+                    }
+                }
+            }
+        }
+    }
+
+    fn binding_due(&mut self, id: BindingId, now: Instant) {
+        let Some(binding) = self.table.binding(id) else { return };
+        if binding.expires.is_some_and(|end| end <= now) {
+            self.uninstall(id);
+            return;
+        }
+        match binding.state {
+            State::Delay { .. } => self.confirm(id, 0, now),
+            State::Probe { sent, .. } if sent < MAX_UNICAST_SOLICIT => self.confirm(id, sent, now),
+            State::Probe { .. } => self.uninstall(id),
+            state => self.set_state(id, state),
+        }
+    }
+
+    /// Asks an owner by unicast whether it still is (RFC 4861 §7.3.3).
+    pub(super) fn confirm(&mut self, id: BindingId, sent: u8, now: Instant) {
+        self.set_state(id, State::Probe { sent: sent + 1, next: now + RETRANS_TIMER });
+        let Some(binding) = self.table.binding(id) else { return };
+        let (ip, hardware) = (binding.ip, binding.hardware);
+        if binding.source == Source::Arp {
+            self.ask_plain(hardware, ip);
+        } else {
+            let (protocol, port) = binding.sample();
+            let message = self.question(ip, protocol, port);
+            self.unicast(hardware, message);
+        }
+    }
+
+    /// PE-ARP rules 3 and 4: RESOLVE, and in the same tick plain ARP where the address may be a legacy host's.
+    fn ask(&mut self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) {
+        if self.config.pe {
+            let message = self.question(ip, protocol, port);
+            self.broadcast(message);
+        }
+        if !self.is_shared(ip) {
+            self.ask_plain(EthernetAddress::BROADCAST, ip);
+        }
+    }
+
+    fn question(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> Message {
+        let target = PeAddress { shared: self.is_shared(ip), ..PeAddress::new(ip) }.with_port(protocol, port);
+        // A set that is not in use yet must not be learned from the question.
+        let own = if self.own.phase.holds() { &self.own.set.records[..] } else { &[] };
+        Message::resolve(self.config.hardware, self.own.address(), target, own)
+    }
+
+    fn ask_plain(&mut self, destination: EthernetAddress, ip: Ipv4Addr) {
+        // PE-ARP rule 3: a shared address is never the sender of a plain ARP message.
+        let sender = if self.own.set.shared { Ipv4Addr::UNSPECIFIED } else { self.own.set.ip };
+        let message = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: self.config.hardware,
+            source_protocol_addr: sender,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: ip,
+        };
+        self.outputs.push_back(Output::Arp { destination, message });
+    }
+}

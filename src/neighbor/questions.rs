@@ -1,0 +1,358 @@
+//! Misses: what is being asked, which packets wait, and what is known to have no owner.
+//!
+//! A question is about a *block* of ports, not about a port, so that a scan of 65,536 ports asks at most one
+//! question per PSID (PE-ARP rules on misses).
+//!
+//! ```text
+//!            answer: gone                        packet
+//!   ASKING ────────────────>      FORGETTING ───────────────> ASKING, the next failure lasts twice as long
+//!     │ 3 × 1 s without answer       ^    │ 60 s
+//!     └────────> FAILED ─────────────┘    └──> gone
+//!                  3 s, doubling to 60 s
+//! ```
+
+use core::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use smoltcp::time::{Duration, Instant};
+
+use super::binding::meet;
+use super::{
+    ADDRESS_QUESTIONS_PER_SECOND, FAILED_TIME, FAILED_TIME_MAX, LINK_QUESTIONS_PER_SECOND, MAX_GAPS,
+    MAX_MULTICAST_SOLICIT, MAX_PENDING_BYTES_PER_ADDRESS, MAX_PENDING_PER_QUESTION, MAX_QUESTIONS,
+    QUESTION_BLOCK, RETRANS_TIMER, Refused, TokenBucket,
+};
+use crate::ports::{PortRange, Scheme};
+use crate::wire::Frame;
+use crate::wire::pe_arp::{Claim, Lifetime, Record};
+
+/// What a question is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Block {
+    /// The ports of one PSID.
+    Psid(u16),
+    /// Aligned ports: the quotient by [`QUESTION_BLOCK`].
+    Ports(u16),
+    /// A protocol without ports.
+    Portless(u8),
+}
+
+impl Block {
+    pub(super) fn of(scheme: Option<Scheme>, protocol: u8, port: Option<u16>) -> Self {
+        match (port, scheme) {
+            (None, _) => Self::Portless(protocol),
+            (Some(port), Some(scheme)) if scheme.covers(port) => Self::Psid(scheme.psid_of(port)),
+            (Some(port), _) => Self::Ports(port / QUESTION_BLOCK),
+        }
+    }
+}
+
+/// A packet that waits, with what it waits for.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) frame: Frame,
+    pub(super) protocol: u8,
+    pub(super) port: Option<u16>,
+    pub(super) originated: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Asking { sent: u8 },
+    Failed,
+    Forgetting,
+}
+
+#[derive(Debug)]
+struct Question {
+    protocol: u8,
+    port: Option<u16>,
+    phase: Phase,
+    deadline: Instant,
+    failed_time: Duration,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct AddressQuestions {
+    bucket: TokenBucket,
+    waiting_bytes: usize,
+    questions: BTreeMap<Block, Question>,
+    gaps: Vec<(PortRange, Instant)>,
+}
+
+/// What is to be done about a question that is due.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// Ask on the link.
+    Ask { ip: Ipv4Addr, protocol: u8, port: Option<u16> },
+    /// Nobody answered.
+    Failed(Vec<Waiting>),
+}
+
+/// The questions of one link.
+#[derive(Debug)]
+pub(super) struct Questions {
+    addresses: BTreeMap<Ipv4Addr, AddressQuestions>,
+    timers: BTreeSet<(Instant, Ipv4Addr, Block)>,
+    link: TokenBucket,
+    count: usize,
+    /// Packets that made room for newer ones.
+    displaced: Vec<Waiting>,
+}
+
+impl Questions {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            addresses: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            link: TokenBucket::new(LINK_QUESTIONS_PER_SECOND, LINK_QUESTIONS_PER_SECOND, now),
+            count: 0,
+            displaced: Vec::new(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, ..)| *at)
+    }
+
+    /// Packets that made room for newer ones since the last call.
+    pub(super) fn take_displaced(&mut self) -> Vec<Waiting> {
+        core::mem::take(&mut self.displaced)
+    }
+
+    /// Whether a question about the address is open: an answer to it is solicited.
+    pub(super) fn asks(&self, ip: Ipv4Addr) -> bool {
+        self.addresses.get(&ip).is_some_and(|address| {
+            address.questions.values().any(|question| matches!(question.phase, Phase::Asking { .. }))
+        })
+    }
+
+    /// Address, block, asked port and whether it failed, of every question; for lists.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Ipv4Addr, Block, bool)> {
+        self.addresses.iter().flat_map(|(ip, address)| {
+            let listed = address.questions.iter().filter(|(_, question)| question.phase != Phase::Forgetting);
+            listed.map(|(block, question)| (*ip, *block, question.phase == Phase::Failed))
+        })
+    }
+
+    /// Puts a packet behind the question of its block; a new question becomes due at once.
+    pub(super) fn wait(
+        &mut self,
+        ip: Ipv4Addr,
+        scheme: Option<Scheme>,
+        packet: Waiting,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let block = Block::of(scheme, packet.protocol, packet.port);
+        let known = self.addresses.get(&ip).is_some_and(|address| address.questions.contains_key(&block));
+        if !known && self.count >= MAX_QUESTIONS {
+            return Err(Refused::QuestionsFull);
+        }
+        let address = self.addresses.entry(ip).or_insert_with(|| {
+            // One question for every PSID at once, then a trickle.
+            let burst = scheme.map_or(u32::from(u16::MAX / QUESTION_BLOCK), |scheme| scheme.sets());
+            AddressQuestions {
+                bucket: TokenBucket::new(ADDRESS_QUESTIONS_PER_SECOND, burst, now),
+                waiting_bytes: 0,
+                questions: BTreeMap::new(),
+                gaps: Vec::new(),
+            }
+        });
+        address.gaps.retain(|(_, until)| *until > now);
+        if packet.port.is_some_and(|port| address.gaps.iter().any(|(gap, _)| gap.contains(port))) {
+            return Err(Refused::NoOwner);
+        }
+        let (protocol, port) = (packet.protocol, packet.port);
+        let question = address.questions.entry(block).or_insert_with(|| {
+            self.count += 1;
+            self.timers.insert((now, ip, block));
+            Question {
+                protocol,
+                port,
+                phase: Phase::Asking { sent: 0 },
+                deadline: now,
+                failed_time: FAILED_TIME,
+                waiting: VecDeque::new(),
+            }
+        });
+        match question.phase {
+            Phase::Asking { .. } => {}
+            Phase::Failed => return Err(Refused::Unreachable),
+            Phase::Forgetting => {
+                question.phase = Phase::Asking { sent: 0 };
+                (question.protocol, question.port) = (protocol, port);
+                question.failed_time = FAILED_TIME_MAX.min(question.failed_time * 2);
+                self.timers.remove(&(question.deadline, ip, block));
+                question.deadline = now;
+                self.timers.insert((now, ip, block));
+            }
+        }
+        let bytes = packet.frame.memory();
+        let mut displaced = None;
+        if question.waiting.len() >= MAX_PENDING_PER_QUESTION {
+            displaced = question.waiting.pop_front();
+        }
+        let freed = displaced.as_ref().map_or(0, |old| old.frame.memory());
+        // One packet may always wait, however large: a super-frame fills the bound alone.
+        let held = address.waiting_bytes - freed;
+        let full = held > 0 && held + bytes > MAX_PENDING_BYTES_PER_ADDRESS;
+        address.waiting_bytes -= freed;
+        self.displaced.extend(displaced);
+        if full {
+            return Err(Refused::PendingFull);
+        }
+        address.waiting_bytes += bytes;
+        question.waiting.push_back(packet);
+        Ok(())
+    }
+
+    /// The next thing that is due at `now`.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
+        loop {
+            let (at, ip, block) = *self.timers.first()?;
+            if at > now {
+                return None;
+            }
+            self.timers.pop_first();
+            let Some(address) = self.addresses.get_mut(&ip) else { continue };
+            let Some(question) = address.questions.get_mut(&block) else { continue };
+            let mut due = None;
+            match question.phase {
+                Phase::Asking { sent } if sent < MAX_MULTICAST_SOLICIT => {
+                    if address.bucket.ready(now) && self.link.take(now) {
+                        address.bucket.take(now);
+                        question.phase = Phase::Asking { sent: sent + 1 };
+                        question.deadline = now + RETRANS_TIMER;
+                        due = Some(Due::Ask { ip, protocol: question.protocol, port: question.port });
+                    } else {
+                        let wait = address.bucket.next_at(now).max(self.link.next_at(now));
+                        question.deadline = wait.max(now + Duration::from_millis(1));
+                    }
+                }
+                Phase::Asking { .. } => {
+                    question.phase = Phase::Failed;
+                    question.deadline = now + question.failed_time;
+                    let waiting = core::mem::take(&mut question.waiting);
+                    address.waiting_bytes -= bytes_of(&waiting);
+                    due = Some(Due::Failed(waiting.into()));
+                }
+                Phase::Failed => {
+                    question.phase = Phase::Forgetting;
+                    question.deadline = now + FAILED_TIME_MAX;
+                }
+                Phase::Forgetting => {
+                    address.questions.remove(&block);
+                    self.count -= 1;
+                    if address.questions.is_empty() {
+                        self.addresses.remove(&ip);
+                    }
+                    continue;
+                }
+            }
+            self.timers.insert((question.deadline, ip, block));
+            if due.is_some() {
+                return due;
+            }
+        }
+    }
+
+    /// After the table changed: takes out the packets that now have an owner, and ends answered questions.
+    pub(super) fn answered(
+        &mut self,
+        ip: Ipv4Addr,
+        now: Instant,
+        owned: impl Fn(u8, Option<u16>) -> bool,
+    ) -> Vec<Waiting> {
+        let mut released = Vec::new();
+        let Some(address) = self.addresses.get_mut(&ip) else { return released };
+        address.questions.retain(|block, question| {
+            let (go, stay) = core::mem::take(&mut question.waiting)
+                .into_iter()
+                .partition(|one| owned(one.protocol, one.port));
+            question.waiting = stay;
+            let go: VecDeque<Waiting> = go;
+            address.waiting_bytes -= bytes_of(&go);
+            released.extend(go);
+            if !owned(question.protocol, question.port) {
+                return true;
+            }
+            self.timers.remove(&(question.deadline, ip, *block));
+            let Some(next) = question.waiting.front() else {
+                self.count -= 1;
+                return false;
+            };
+            // The block has more than one owner: ask for the next one.
+            (question.protocol, question.port) = (next.protocol, next.port);
+            question.phase = Phase::Asking { sent: 0 };
+            question.deadline = now;
+            self.timers.insert((now, ip, *block));
+            true
+        });
+        if address.questions.is_empty() {
+            self.addresses.remove(&ip);
+        }
+        released
+    }
+
+    /// PE-ARP rule 44: a claim ends the negatives that it intersects.
+    pub(super) fn close_gaps(&mut self, ip: Ipv4Addr, records: &[Record]) {
+        if let Some(address) = self.addresses.get_mut(&ip) {
+            address.gaps.retain(|(gap, _)| {
+                let gap = Record::new(Claim::Range(*gap), Lifetime::Unknown);
+                records.iter().all(|record| meet(record, &gap).is_none())
+            });
+        }
+    }
+
+    /// An authority said that nobody owns `gap`. Gives the packets that waited for its ports; `None` where nothing
+    /// was asked about it.
+    pub(super) fn no_owner(
+        &mut self,
+        ip: Ipv4Addr,
+        asked: Option<u16>,
+        gap: PortRange,
+        until: Instant,
+    ) -> Option<Vec<Waiting>> {
+        let address = self.addresses.get_mut(&ip)?;
+        let open = address.questions.values().any(|question| {
+            matches!(question.phase, Phase::Asking { .. })
+                && question.port.is_some()
+                && question.port == asked
+        });
+        if !open {
+            return None;
+        }
+        if address.gaps.len() >= MAX_GAPS {
+            address.gaps.remove(0);
+        }
+        address.gaps.push((gap, until));
+        let mut refused = Vec::new();
+        for (block, question) in &mut address.questions {
+            let (gone, stay): (VecDeque<_>, _) = core::mem::take(&mut question.waiting)
+                .into_iter()
+                .partition(|waiting| waiting.port.is_some_and(|port| gap.contains(port)));
+            question.waiting = stay;
+            address.waiting_bytes -= bytes_of(&gone);
+            refused.extend(gone);
+            if question.port.is_some_and(|port| gap.contains(port)) {
+                self.timers.remove(&(question.deadline, ip, *block));
+                if let Some(next) = question.waiting.front() {
+                    (question.protocol, question.port) = (next.protocol, next.port);
+                    // Asked with the pace of a retransmission.
+                    question.phase = Phase::Asking { sent: 0 };
+                } else {
+                    // The gap itself refuses packets; the question only ends with it.
+                    question.phase = Phase::Forgetting;
+                    question.deadline = until;
+                }
+                self.timers.insert((question.deadline, ip, *block));
+            }
+        }
+        Some(refused)
+    }
+}
+
+fn bytes_of(waiting: &VecDeque<Waiting>) -> usize {
+    waiting.iter().map(|one| one.frame.memory()).sum()
+}

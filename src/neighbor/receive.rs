@@ -1,0 +1,464 @@
+//! What messages of others do to the table.
+
+use core::net::Ipv4Addr;
+
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
+
+use super::binding::{Binding, Source, State};
+use super::engine::{Event, Neighbors, Output, Refused};
+use super::table::BindingId;
+use super::{GAP_TIME, GAP_TIME_MAX};
+use crate::wire::icmp::is_host;
+use crate::wire::pe_arp::{Claim, Kind, Lifetime, MAX_RECORDS, Message, Record};
+
+/// What was heard of an owner.
+struct Heard<'a> {
+    ip: Ipv4Addr,
+    hardware: EthernetAddress,
+    records: &'a [Record],
+    /// The records replace what was known (PE-ARP rule 2).
+    complete: bool,
+    /// The address has several owners.
+    shared: bool,
+    source: Source,
+    /// The owner answered a question, so that it hears us, too.
+    confirmed: bool,
+}
+
+/// What a plain ARP message says: the sender owns all of the address.
+const WHOLE: [Record; 1] = [Record::new(Claim::Full, Lifetime::Unknown)];
+
+impl Neighbors {
+    /// Takes in a PE-ARP message from a frame whose Ethernet source is `source`.
+    ///
+    /// # Errors
+    /// The message is dropped: see [`Refused`].
+    pub fn handle_pe(
+        &mut self,
+        source: EthernetAddress,
+        message: &Message,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        if !self.config.pe {
+            return Err(Refused::NotSpoken);
+        }
+        self.check_sender(source, message.sender_hardware)?;
+        let result = match message.kind() {
+            Kind::Resolve => self.on_resolve(message, now),
+            Kind::SolicitAll => self.on_solicit_all(message, now),
+            Kind::Reply => self.on_reply(message, now),
+            Kind::Announce => self.on_announce(message, now),
+            Kind::Probe => self.on_probe(message, now),
+            Kind::Conflict => self.on_conflict(message, now),
+            Kind::Release => self.on_release(message),
+            Kind::Nak => self.on_nak(message, now),
+        };
+        self.drive(now);
+        result
+    }
+
+    /// Takes in a plain ARP message from a frame whose Ethernet source is `source`.
+    ///
+    /// # Errors
+    /// The message is dropped: see [`Refused`].
+    pub fn handle_arp(
+        &mut self,
+        source: EthernetAddress,
+        message: &ArpRepr,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr: hardware,
+            source_protocol_addr: sender,
+            target_protocol_addr: target,
+            ..
+        } = *message
+        else {
+            return Err(Refused::SenderMismatch);
+        };
+        self.check_sender(source, hardware)?;
+        // A sender of 0 asks without saying who it is: it is answered, and nothing is learned (PE-ARP rule 2).
+        let named = !sender.is_unspecified();
+        if named && self.is_shared(sender) {
+            return Err(Refused::PlainForShared);
+        }
+        let result = match operation {
+            ArpOperation::Request => self.on_plain_request(hardware, sender, target, now),
+            ArpOperation::Reply if !named => Err(Refused::Unsolicited),
+            ArpOperation::Reply => {
+                let confirmed = self.questions.asks(sender) || self.is_probing(sender, hardware);
+                if confirmed {
+                    self.learn_plain(sender, hardware, true, now)
+                } else {
+                    Err(Refused::Unsolicited)
+                }
+            }
+            ArpOperation::Unknown(_) => Err(Refused::Unsolicited),
+        };
+        self.drive(now);
+        result
+    }
+
+    fn check_sender(&self, source: EthernetAddress, sender: EthernetAddress) -> Result<(), Refused> {
+        if source == self.config.hardware {
+            return Err(Refused::OwnEcho);
+        }
+        if source != sender || !source.is_unicast() || source.0 == [0; 6] || sender == self.config.hardware {
+            return Err(Refused::SenderMismatch);
+        }
+        Ok(())
+    }
+
+    fn on_plain_request(
+        &mut self,
+        hardware: EthernetAddress,
+        sender: Ipv4Addr,
+        target: Ipv4Addr,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        // PE-ARP rule 3: a shared address is answered for by the edge router only, never by a sharing host.
+        let own = target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
+        let proxied = self.config.proxy && self.table.scheme(target).is_some();
+        let answer = own || proxied;
+        let mut result = Ok(());
+        if !sender.is_unspecified() {
+            // RFC 826: merge what is known already; learn a new one only when we are the target.
+            let known = self.table.find(sender, hardware).is_some()
+                || self.table.of_address(sender).any(|(_, binding)| binding.source == Source::Arp);
+            if answer || known {
+                result = self.learn_plain(sender, hardware, false, now);
+            }
+        }
+        if answer {
+            let message = ArpRepr::EthernetIpv4 {
+                operation: ArpOperation::Reply,
+                source_hardware_addr: self.config.hardware,
+                source_protocol_addr: target,
+                target_hardware_addr: hardware,
+                target_protocol_addr: sender,
+            };
+            self.outputs.push_back(Output::Arp { destination: hardware, message });
+        }
+        result
+    }
+
+    fn learn_plain(
+        &mut self,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        confirmed: bool,
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let heard = Heard {
+            ip,
+            hardware,
+            records: &WHOLE,
+            complete: true,
+            shared: false,
+            source: Source::Arp,
+            confirmed,
+        };
+        self.learn(&heard, now)
+    }
+
+    fn heard<'a>(&self, message: &'a Message, confirmed: bool) -> Heard<'a> {
+        Heard {
+            ip: message.sender.ip,
+            hardware: message.sender_hardware,
+            records: &message.records,
+            complete: message.complete,
+            shared: message.sender.shared,
+            source: Source::Learned,
+            confirmed,
+        }
+    }
+
+    fn on_resolve(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+        let asked = message.target;
+        let mut result = Ok(());
+        // PE-ARP rule 1: the owner answers, and nobody else.
+        let ours = self.own.owns(asked.ip, asked.protocol, asked.port);
+        // PE-ARP rule 20: what is known is brought up to date, but a new binding is made only by those who will
+        // need it: the target, and a router.
+        let known = self.table.find(message.sender.ip, message.sender_hardware).is_some();
+        if !message.records.is_empty() && (ours || known || self.config.router) {
+            result = self.learn(&self.heard(message, false), now);
+        }
+        if ours {
+            let (to, sender) = (message.sender_hardware, message.sender);
+            let answer = self.own.as_asked(asked);
+            let reply = Message::reply(self.config.hardware, answer, to, sender, &self.own.set.records);
+            self.unicast(to, reply);
+        }
+        result
+    }
+
+    fn on_solicit_all(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+        if !message.sender.router {
+            return Err(Refused::Solicit);
+        }
+        if message.target.ip != self.own.set.ip {
+            return Ok(());
+        }
+        let asked = self.own.solicit(message.sender_hardware, message.sender, &mut self.rng, now);
+        if asked { Ok(()) } else { Err(Refused::Solicit) }
+    }
+
+    fn on_reply(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+        if message.target_hardware != self.config.hardware {
+            return Err(Refused::NotForUs);
+        }
+        if message.authority && !self.config.authorities.contains(&message.sender_hardware) {
+            return Err(Refused::NoAuthority);
+        }
+        let asked = message.sender;
+        let solicited = if asked.protocol == 0 && asked.port.is_none() {
+            // PE-ARP rule 41: the answer to SOLICIT-ALL names no port.
+            self.solicited.get(&asked.ip).is_some_and(|until| now < *until)
+        } else if message.records.iter().any(|record| record.contains(asked.protocol, asked.port)) {
+            self.questions.asks(asked.ip) || self.is_probing(asked.ip, message.sender_hardware)
+        } else {
+            return Err(Refused::WithoutAsked);
+        };
+        if !solicited {
+            return Err(Refused::Unsolicited);
+        }
+        self.learn(&self.heard(message, true), now)
+    }
+
+    fn on_announce(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+        if message.records.is_empty() {
+            return Err(Refused::NoRecords);
+        }
+        self.learn(&self.heard(message, false), now)
+    }
+
+    fn on_probe(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+        if message.records.is_empty() {
+            return Err(Refused::NoRecords);
+        }
+        let prober = message.sender_hardware;
+        let Some(port) = self.own.disputed(message.target.ip, &message.records) else { return Ok(()) };
+        if let Some(objection) = self.own.object(prober, port) {
+            self.unicast(prober, objection);
+        } else if self.own.phase.probing() {
+            // RFC 5227 §2.1.1: another host probes for the same at the same time.
+            self.lose_own(prober, port, now);
+        }
+        Ok(())
+    }
+
+    fn on_conflict(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+        if message.target_hardware != self.config.hardware {
+            return Err(Refused::NotForUs);
+        }
+        let Some(port) = self.own.disputed(message.sender.ip, &message.records) else {
+            return Err(Refused::Unsolicited);
+        };
+        if !self.own.phase.probing() {
+            return Err(Refused::Unsolicited);
+        }
+        self.lose_own(message.sender_hardware, port, now);
+        Ok(())
+    }
+
+    fn lose_own(&mut self, hardware: EthernetAddress, port: u16, now: Instant) {
+        self.own.lose(now);
+        self.events.push_back(Event::OwnConflict { hardware, port, lost: true });
+    }
+
+    fn on_release(&mut self, message: &Message) -> Result<(), Refused> {
+        let (ip, hardware) = (message.sender.ip, message.sender_hardware);
+        let Some(id) = self.table.find(ip, hardware) else { return Ok(()) };
+        if self.table.binding(id).is_some_and(|binding| binding.source != Source::Static) {
+            self.uninstall(id);
+        }
+        Ok(())
+    }
+
+    fn on_nak(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+        let from_authority = self.config.authorities.contains(&message.sender_hardware);
+        if !message.authority || !from_authority {
+            return Err(Refused::NoAuthority);
+        }
+        if message.target_hardware != self.config.hardware {
+            return Err(Refused::NotForUs);
+        }
+        let [Record { claim: Claim::Range(gap), lifetime, .. }] = message.records[..] else {
+            return Err(Refused::NoRecords);
+        };
+        // PE-ARP rule 43.
+        let time = match lifetime {
+            Lifetime::Seconds(seconds) => Duration::from_secs(seconds.into()).min(GAP_TIME_MAX),
+            Lifetime::Unknown => GAP_TIME,
+            Lifetime::Withdrawn => return Ok(()),
+        };
+        let until = now + time;
+        let refused = self.questions.no_owner(message.sender.ip, message.sender.port, gap, until);
+        let refused = refused.ok_or(Refused::Unsolicited)?;
+        for waiting in refused {
+            self.give_up(waiting, Refused::NoOwner);
+        }
+        Ok(())
+    }
+
+    /// Whether the binding is being asked by unicast.
+    fn is_probing(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> bool {
+        let binding = self.table.find(ip, hardware).and_then(|id| self.table.binding(id));
+        binding.is_some_and(|binding| matches!(binding.state, State::Probe { .. }))
+    }
+
+    /// Learns what an owner said of itself.
+    fn learn(&mut self, heard: &Heard<'_>, now: Instant) -> Result<(), Refused> {
+        if !self.config.prefix.contains_addr(&heard.ip) || !is_host(heard.ip) {
+            return Err(Refused::OffLink);
+        }
+        if let Some(port) = self.own.disputed(heard.ip, heard.records)
+            && (self.own.phase.holds() || self.own.phase.probing())
+        {
+            return self.on_own_claimed(heard.hardware, port, now);
+        }
+        if heard.shared && self.learned_shared.insert(heard.ip) {
+            self.drop_plain_bindings(heard.ip);
+        }
+        let earlier = self.table.find(heard.ip, heard.hardware);
+        let earlier_binding = earlier.and_then(|id| self.table.binding(id));
+        if let Some(binding) = earlier_binding
+            && binding.source > heard.source
+        {
+            // A plain answer of a host that speaks PE-ARP tells nothing new.
+            return Ok(());
+        }
+        let records = merge(earlier_binding, heard);
+        if records.is_empty() {
+            if let Some(id) = earlier {
+                self.uninstall(id);
+            }
+            return Ok(());
+        }
+        if records.len() > MAX_RECORDS {
+            return Err(Refused::TableFull);
+        }
+        let seniority = earlier_binding.map(|binding| binding.seniority);
+        let state = earlier_binding.map(|binding| binding.state.at(now));
+        let same = earlier_binding
+            .is_some_and(|binding| binding.records == records && binding.source == heard.source);
+        // RFC 4861 §7.2.5: an unsolicited message that says nothing new leaves the state alone.
+        let state = match state {
+            _ if heard.confirmed => self.reachable(now),
+            Some(state) if same => state,
+            _ => State::Stale,
+        };
+        let seniority = self.seniority_among(heard, &records, seniority, now);
+        let expires = lifetime_end(&records, now);
+        let challenged = earlier.and_then(|id| self.table.binding(id)).and_then(|binding| binding.challenged);
+        let binding = Binding {
+            ip: heard.ip,
+            hardware: heard.hardware,
+            records,
+            source: heard.source,
+            seniority,
+            state,
+            heard: now,
+            expires,
+            challenged,
+        };
+        self.install(binding, now)
+    }
+
+    /// Which place a claim takes among the others to the same ports (PE-ARP rule 5): behind an incumbent that is
+    /// REACHABLE, which is asked whether it is still there; before one that is not.
+    fn seniority_among(
+        &mut self,
+        heard: &Heard<'_>,
+        records: &[Record],
+        earlier: Option<i64>,
+        now: Instant,
+    ) -> i64 {
+        let ahead: Vec<(BindingId, EthernetAddress, i64, State)> = self
+            .table
+            .of_address(heard.ip)
+            .filter(|(_, other)| other.hardware != heard.hardware && other.intersects(records))
+            .filter(|(_, other)| other.precedence() > (heard.source, earlier.unwrap_or(i64::MIN)))
+            .map(|(id, other)| (id, other.hardware, other.seniority, other.state.at(now)))
+            .collect();
+        let mut junior: Option<i64> = None;
+        for (id, hardware, seniority, state) in ahead {
+            let conflict = Event::Conflict { ip: heard.ip, incumbent: hardware, newcomer: heard.hardware };
+            self.events.push_back(conflict);
+            match state {
+                State::Permanent => {}
+                State::Stale | State::Delay { .. } => {}
+                State::Reachable { .. } => {
+                    if self.table.binding_mut(id).is_some_and(|incumbent| incumbent.may_be_challenged(now)) {
+                        self.confirm(id, 0, now);
+                    }
+                    junior = Some(junior.map_or(seniority, |lowest| lowest.min(seniority)));
+                }
+                // Being asked already.
+                State::Probe { .. } => {
+                    junior = Some(junior.map_or(seniority, |lowest| lowest.min(seniority)))
+                }
+            }
+        }
+        match (junior, earlier) {
+            (Some(seniority), earlier) => earlier.map_or(seniority - 1, |own| own.min(seniority - 1)),
+            (None, Some(own)) if !self.has_senior(heard, records, own) => own,
+            (None, _) => self.next_seniority(),
+        }
+    }
+
+    fn has_senior(&self, heard: &Heard<'_>, records: &[Record], own: i64) -> bool {
+        self.table.of_address(heard.ip).any(|(_, other)| {
+            other.hardware != heard.hardware
+                && other.source == heard.source
+                && other.seniority > own
+                && other.intersects(records)
+        })
+    }
+
+    fn on_own_claimed(&mut self, hardware: EthernetAddress, port: u16, now: Instant) -> Result<(), Refused> {
+        if !self.own.phase.holds() || self.own.must_yield(now) {
+            self.lose_own(hardware, port, now);
+        } else if let Some(message) = self.own.defend(now) {
+            self.broadcast(message);
+            self.events.push_back(Event::OwnConflict { hardware, port, lost: false });
+        }
+        Err(Refused::Conflict)
+    }
+
+    fn drop_plain_bindings(&mut self, ip: Ipv4Addr) {
+        let plain: Vec<_> = self
+            .table
+            .of_address(ip)
+            .filter(|(_, binding)| binding.source == Source::Arp)
+            .map(|(id, _)| id)
+            .collect();
+        for id in plain {
+            self.uninstall(id);
+        }
+        // `uninstall` forgets that an address without bindings is shared.
+        self.learned_shared.insert(ip);
+    }
+}
+
+/// PE-ARP rule 2: COMPLETE replaces, else records add up; a lifetime of 0 takes a record away.
+fn merge(earlier: Option<&Binding>, heard: &Heard<'_>) -> Vec<Record> {
+    let kept = earlier.filter(|_| !heard.complete).map_or(&[][..], |binding| &binding.records);
+    let is_new =
+        |old: &&Record| !heard.records.iter().any(|new| (new.claim, new.scope) == (old.claim, old.scope));
+    let mut records: Vec<Record> = kept.iter().filter(is_new).copied().collect();
+    records.extend(heard.records.iter().filter(|record| record.lifetime != Lifetime::Withdrawn));
+    records
+}
+
+/// The binding lives as long as its shortest record: what it asks again then, it learns anew.
+fn lifetime_end(records: &[Record], now: Instant) -> Option<Instant> {
+    let seconds = records.iter().filter_map(|record| match record.lifetime {
+        Lifetime::Seconds(seconds) => Some(seconds),
+        Lifetime::Unknown | Lifetime::Withdrawn => None,
+    });
+    seconds.min().map(|seconds| now + Duration::from_secs(seconds.into()))
+}
