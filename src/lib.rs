@@ -2,3 +2,5 @@
 pub mod neighbor;
 pub mod ports;
 pub mod wire;
+pub mod forward;
+pub mod node;

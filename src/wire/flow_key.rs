@@ -37,6 +37,8 @@ pub struct FlowKey {
     pub destination: Option<u16>,
     /// Where both came from.
     pub kind: FlowKind,
+    /// Whom the packet was for that an ICMP error embeds.
+    pub embedded_destination: Option<Ipv4Addr>,
 }
 
 /// Why a packet has no key.
@@ -69,6 +71,7 @@ impl FlowKey {
             source: None,
             destination: None,
             kind: FlowKind::Portless,
+            embedded_destination: None,
         };
         match key.protocol {
             TCP | UDP => {
@@ -117,6 +120,7 @@ impl FlowKey {
         let transport = &embedded[header_len..];
         self.protocol = packet.next_header().into();
         self.kind = FlowKind::IcmpError;
+        self.embedded_destination = Some(packet.dst_addr());
         match self.protocol {
             TCP | UDP => {
                 let (source, destination) = ports(transport).ok_or(Unkeyed::Truncated)?;

@@ -1,0 +1,251 @@
+//! Counters: one for each way a frame can end, and one for each reason of a drop.
+
+use smoltcp::wire::EthernetAddress;
+
+use super::Verdict;
+use crate::neighbor::Refused;
+use crate::wire::Unkeyed;
+use crate::wire::ipv4::HeaderError;
+use crate::wire::pe_arp::ParseError;
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// Why a frame was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum DropReason {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl DropReason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in lists.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than an Ethernet header.
+    ShortFrame = "short_frame",
+    /// Neither IPv4 nor ARP.
+    EtherType = "ether_type",
+    /// Unicast to another link-layer address, or not for a node of this kind.
+    NotOurFrame = "not_our_frame",
+    /// ARP that is neither plain ARP for IPv4 nor PE-ARP.
+    ArpFormat = "arp_format",
+    /// PE-ARP of another version.
+    PeArpVersion = "pe_arp_version",
+    /// PE-ARP with an unknown operation.
+    PeArpOperation = "pe_arp_operation",
+    /// PE-ARP with an invalid record.
+    PeArpRecord = "pe_arp_record",
+    /// Ethernet source and ARP sender differ, or are no host's.
+    ArpSender = "arp_sender",
+    /// An own frame that came back.
+    OwnEcho = "own_echo",
+    /// PE-ARP on a link without it.
+    PeArpNotSpoken = "pe_arp_not_spoken",
+    /// A claim to an address that is not on the link.
+    OffLinkClaim = "off_link_claim",
+    /// An ARP answer that nobody asked for.
+    Unsolicited = "unsolicited",
+    /// An ARP answer for another host.
+    ArpNotForUs = "arp_not_for_us",
+    /// A PE-ARP answer without the asked port.
+    WithoutAsked = "without_asked",
+    /// Plain ARP with a shared address as its sender.
+    PlainForShared = "plain_for_shared",
+    /// A claim to ports that another host uses.
+    ConflictingClaim = "conflicting_claim",
+    /// NAK or authority flag without authority.
+    NoAuthority = "no_authority",
+    /// SOLICIT-ALL from a host, or too often.
+    SolicitAll = "solicit_all",
+    /// A bound of the neighbor table was reached.
+    TableFull = "table_full",
+    /// A PE-ARP message without the records it needs.
+    NoRecords = "no_records",
+    /// Not IPv4 where IPv4 is expected.
+    NotIpv4 = "not_ipv4",
+    /// Cut short.
+    Truncated = "truncated",
+    /// Wrong IPv4 header checksum.
+    HeaderChecksum = "header_checksum",
+    /// A source address that no host can have.
+    MartianSource = "martian_source",
+    /// A destination address that is not forwarded to.
+    MartianDestination = "martian_destination",
+    /// A later fragment to a shared address.
+    Fragment = "fragment",
+    /// An ICMP error about a packet that its receiver did not send.
+    ForeignError = "foreign_error",
+    /// The TTL ran out.
+    TtlExceeded = "ttl_exceeded",
+    /// No route.
+    NoRoute = "no_route",
+    /// Too large for the next link.
+    TooBig = "too_big",
+    /// Nobody answered for the next hop or port.
+    Unreachable = "unreachable",
+    /// An authority said that the port has no owner.
+    NoOwner = "no_owner",
+    /// The port belongs to no PSID of the address.
+    UnassignedPort = "unassigned_port",
+    /// Too many packets wait for one address.
+    PendingFull = "pending_full",
+    /// Too many open questions.
+    QuestionsFull = "questions_full",
+    /// A program used a source port outside the host's set.
+    SourcePort = "source_port",
+    /// A program used a source address that is not the host's.
+    SourceAddress = "source_address",
+    /// For an address that is not this host's.
+    NotOurAddress = "not_our_address",
+    /// For a port outside the host's set.
+    NotOurPort = "not_our_port",
+    /// A protocol without ports on a shared address.
+    Portless = "portless",
+    /// An echo reply or request whose identifier belongs to nobody here.
+    EchoIdentifier = "echo_identifier",
+    /// For the router itself, which offers no such service.
+    NoService = "no_service",
+    /// The host's own stack has no room.
+    StackFull = "stack_full",
+    /// The set is not in use yet, or was lost to another host.
+    SetNotHeld = "set_not_held",
+    /// The link did not take the frame.
+    LinkError = "link_error",
+}
+
+impl From<Refused> for DropReason {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unreachable => Self::Unreachable,
+            Refused::NoOwner => Self::NoOwner,
+            Refused::Unassigned => Self::UnassignedPort,
+            Refused::PendingFull => Self::PendingFull,
+            Refused::QuestionsFull => Self::QuestionsFull,
+            Refused::SenderMismatch => Self::ArpSender,
+            Refused::OwnEcho => Self::OwnEcho,
+            Refused::NotSpoken => Self::PeArpNotSpoken,
+            Refused::OffLink => Self::OffLinkClaim,
+            Refused::Unsolicited => Self::Unsolicited,
+            Refused::NotForUs => Self::ArpNotForUs,
+            Refused::WithoutAsked => Self::WithoutAsked,
+            Refused::PlainForShared => Self::PlainForShared,
+            Refused::Conflict => Self::ConflictingClaim,
+            Refused::NoAuthority => Self::NoAuthority,
+            Refused::Solicit => Self::SolicitAll,
+            Refused::TableFull => Self::TableFull,
+            Refused::NoRecords => Self::NoRecords,
+        }
+    }
+}
+
+impl From<ParseError> for DropReason {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::Truncated => Self::Truncated,
+            ParseError::Format => Self::ArpFormat,
+            ParseError::Version(_) => Self::PeArpVersion,
+            ParseError::Operation(_) => Self::PeArpOperation,
+            ParseError::Record(_) => Self::PeArpRecord,
+        }
+    }
+}
+
+impl From<HeaderError> for DropReason {
+    fn from(error: HeaderError) -> Self {
+        match error {
+            HeaderError::Truncated => Self::Truncated,
+            HeaderError::Version => Self::NotIpv4,
+            HeaderError::Checksum => Self::HeaderChecksum,
+        }
+    }
+}
+
+impl From<Unkeyed> for DropReason {
+    fn from(unkeyed: Unkeyed) -> Self {
+        match unkeyed {
+            Unkeyed::Truncated => Self::Truncated,
+            Unkeyed::Fragment => Self::Fragment,
+            Unkeyed::ForeignError => Self::ForeignError,
+        }
+    }
+}
+
+/// What became of frames. `received + originated = delivered + forwarded + pending + Σ drops`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames taken in from links.
+    pub received: u64,
+    /// IP packets that the node made itself: ICMP, its own stack.
+    pub originated: u64,
+    /// Frames for the node itself, ARP included.
+    pub delivered: u64,
+    /// Frames and packets that left by a link.
+    pub forwarded: u64,
+    /// Packets that wait for an answer now.
+    pub pending: u64,
+    /// ARP and PE-ARP messages sent.
+    pub arp_sent: u64,
+    drops: Drops,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Drops([u64; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// Counts the end of a frame, or its wait.
+    pub(super) fn count(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Forward(_) => self.forwarded += 1,
+            Verdict::Delivered => self.delivered += 1,
+            Verdict::Pending => self.pending += 1,
+            Verdict::Dropped(reason) => self.drops.0[reason as usize] += 1,
+        }
+    }
+
+    /// Counts the end of a wait.
+    pub(super) fn count_resolved(&mut self, verdict: Verdict) {
+        self.pending -= 1;
+        self.count(verdict);
+    }
+
+    /// A frame that had been counted as forwarded did not leave.
+    pub(super) fn send_failed(&mut self) {
+        self.forwarded = self.forwarded.saturating_sub(1);
+        self.drops.0[DropReason::LinkError as usize] += 1;
+    }
+
+    /// How often frames were dropped for one reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.0[reason as usize]
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|reason| (*reason, self.dropped(*reason))).filter(|(_, count)| *count > 0)
+    }
+
+    /// Whether every frame ended exactly once.
+    pub fn is_balanced(&self) -> bool {
+        let ended = self.delivered + self.forwarded + self.pending + self.drops.0.iter().sum::<u64>();
+        self.received + self.originated == ended
+    }
+}
+
+/// Whether a frame with this destination concerns a node with link-layer address `own`.
+pub(super) fn is_for(destination: EthernetAddress, own: EthernetAddress) -> bool {
+    destination == own || destination.is_broadcast() || destination.is_multicast()
+}

@@ -1,0 +1,129 @@
+//! What host and router have in common on an Ethernet link: ARP in and out, next hops, waiting packets.
+
+use std::collections::VecDeque;
+
+use smoltcp::time::Instant;
+use smoltcp::wire::{ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol};
+
+use super::counters::{Counters, is_for};
+use super::{DropReason, LinkId, Verdict};
+use crate::neighbor::{Event, Neighbors, Output, Refused, Target};
+use crate::wire::pe_arp::{self, Message};
+use crate::wire::{ETHERNET_HEADER, Frame, Ipv4Packet, pe_arp_frame, plain_arp};
+
+/// What an Ethernet frame carries for the node.
+pub(super) enum Payload {
+    /// ARP of either kind, dealt with.
+    Arp(Verdict),
+    /// An IPv4 packet; the frame has lost its Ethernet header. Whether it was addressed to us alone.
+    Ipv4 { unicast: bool },
+}
+
+/// One Ethernet link of a node.
+#[derive(Debug)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    pub(super) link: LinkId,
+    pub(super) neighbors: Neighbors,
+    /// ar$pro of PE-ARP.
+    pub(super) pro: u16,
+}
+
+impl Interface {
+    /// Takes a frame apart; ARP ends here.
+    pub(super) fn receive(&mut self, frame: &mut Frame, now: Instant) -> Result<Payload, DropReason> {
+        let ethernet = EthernetFrame::new_checked(frame.bytes()).map_err(|_| DropReason::ShortFrame)?;
+        let destination = ethernet.dst_addr();
+        if !is_for(destination, self.neighbors.config().hardware) {
+            return Err(DropReason::NotOurFrame);
+        }
+        match ethernet.ethertype() {
+            EthernetProtocol::Ipv4 => {
+                frame.pop_ethernet_header();
+                Ok(Payload::Ipv4 { unicast: !destination.is_broadcast() && !destination.is_multicast() })
+            }
+            EthernetProtocol::Arp => {
+                self.receive_arp(frame, now)?;
+                Ok(Payload::Arp(Verdict::Delivered))
+            }
+            _ => Err(DropReason::EtherType),
+        }
+    }
+
+    fn receive_arp(&mut self, frame: &Frame, now: Instant) -> Result<(), DropReason> {
+        let ethernet = EthernetFrame::new_unchecked(frame.bytes());
+        let (source, arp) = (ethernet.src_addr(), &frame.bytes()[ETHERNET_HEADER..]);
+        if pe_arp::Packet::<&[u8]>::protocol_of(arp) == Some(self.pro) {
+            let packet = pe_arp::Packet::new_checked(arp, self.pro)?;
+            let message = Message::parse(&packet)?;
+            tracing::trace!(link = %self.name, kind = ?message.kind(), from = %source, "PE-ARP in");
+            Ok(self.neighbors.handle_pe(source, &message, now)?)
+        } else {
+            let packet = ArpPacket::new_checked(arp).map_err(|_| DropReason::ArpFormat)?;
+            let message = ArpRepr::parse(&packet).map_err(|_| DropReason::ArpFormat)?;
+            Ok(self.neighbors.handle_arp(source, &message, now)?)
+        }
+    }
+
+    /// Sends an IP packet to its next hop: in place where it is known, else a copy waits.
+    pub(super) fn output(&mut self, target: Target, frame: &mut Frame, originated: bool, now: Instant) -> Verdict {
+        match self.neighbors.next_hop(target, now) {
+            Some(hardware) => {
+                frame.push_ethernet_header(self.neighbors.config().hardware, hardware);
+                Verdict::Forward(self.link)
+            }
+            None => {
+                let mut copy = Frame::from_packet(ip_bytes(frame));
+                copy.offload = frame.offload;
+                match self.neighbors.enqueue(target, copy, originated, now) {
+                    Ok(()) => Verdict::Pending,
+                    Err(refused) => refused.into(),
+                }
+            }
+        }
+    }
+
+    /// Moves what the engine wants to send into `transmits`, counts what waited, and hands the packets that could
+    /// not be delivered to `undeliverable`. Gives the other events back.
+    pub(super) fn drain(
+        &mut self,
+        counters: &mut Counters,
+        transmits: &mut VecDeque<(LinkId, Frame)>,
+        mut undeliverable: impl FnMut(Frame, Refused),
+    ) -> Vec<Event> {
+        let source = self.neighbors.config().hardware;
+        while let Some(output) = self.neighbors.poll_transmit() {
+            counters.arp_sent += 1;
+            let frame = match output {
+                Output::Pe { destination, message } => pe_arp_frame(destination, &message, self.pro),
+                Output::Arp { destination, message } => plain_arp(source, destination, &message),
+            };
+            transmits.push_back((self.link, frame));
+        }
+        let mut others = Vec::new();
+        while let Some(event) = self.neighbors.poll_event() {
+            match event {
+                Event::Resolved { mut frame, hardware, .. } => {
+                    counters.count_resolved(Verdict::Forward(self.link));
+                    frame.push_ethernet_header(source, hardware);
+                    transmits.push_back((self.link, frame));
+                }
+                Event::Undeliverable { frame, originated, reason } => {
+                    counters.count_resolved(reason.into());
+                    if !originated {
+                        undeliverable(frame, reason);
+                    }
+                }
+                other => others.push(other),
+            }
+        }
+        others
+    }
+}
+
+/// The IP packet of a frame without Ethernet padding.
+pub(super) fn ip_bytes(frame: &Frame) -> &[u8] {
+    let bytes = frame.bytes();
+    let len = Ipv4Packet::new_checked(bytes).map_or(bytes.len(), |packet| usize::from(packet.total_len()));
+    &bytes[..len]
+}

@@ -1,0 +1,588 @@
+//! A host: its programs behind a TUN, its own stack, and the LAN where it shares an address by PE-ARP.
+//!
+//! ```text
+//!   programs ── TUN ──> source in the program part? ──> next hop by {IP, protocol, port} ──> LAN
+//!   own stack ────────> source in the stack part    ──┘
+//!   LAN ──> destination in the program part ──> TUN       in the stack part ──> own stack
+//! ```
+
+use core::net::Ipv4Addr;
+use std::collections::VecDeque;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
+
+use super::echo_map::EchoMap;
+use super::ethernet::{Interface, Payload, ip_bytes};
+use super::router::report;
+use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState, stack_seed};
+use super::{Counters, DropReason, LinkId, Node, Verdict};
+use crate::forward::IcmpLimit;
+use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnSet, Refused, Target};
+use crate::ports::{PortBitmap, PortSet};
+use crate::wire::icmp::{self, is_host};
+use crate::wire::pe_arp::{Claim, Lifetime, Record};
+use crate::wire::{FlowKey, FlowKind, Frame, Medium, ipv4};
+
+/// The stack part of a set is one port in this many, unless configured.
+const STACK_SHARE: u32 = 8;
+/// Rounds that the stack may talk to itself per call.
+const MAX_STACK_ROUNDS: usize = 64;
+/// The smallest stack part.
+const MIN_STACK_PORTS: u32 = 2;
+
+/// Names of a host's links.
+#[derive(Clone, Debug)]
+pub struct HostLinks {
+    /// The TAP on the LAN.
+    pub lan: String,
+    /// The TUN to the programs.
+    pub tun: String,
+}
+
+/// Configuration of a host.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Names of its links.
+    pub links: HostLinks,
+    /// Its link-layer address.
+    pub hardware: EthernetAddress,
+    /// Its address and the on-link prefix.
+    pub address: Ipv4Cidr,
+    /// The router for everything else.
+    pub gateway: Option<Ipv4Addr>,
+    /// Its part of the address.
+    pub set: PortSet,
+    /// Ports of the stack part; `None` for one in eight.
+    pub stack_ports: Option<u32>,
+    /// Where its echo service listens.
+    pub echo: EchoPort,
+    /// Who may answer for others.
+    pub authorities: Vec<EthernetAddress>,
+    /// The largest IP packet, in bytes.
+    pub mtu: usize,
+    /// ar$pro of PE-ARP.
+    pub pro: u16,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// The LAN.
+pub(super) const LAN: LinkId = LinkId(0);
+/// The programs.
+pub(super) const TUN: LinkId = LinkId(1);
+
+/// A host.
+#[derive(Debug)]
+pub struct Host {
+    interface: Interface,
+    tun_name: String,
+    address: Ipv4Cidr,
+    gateway: Option<Ipv4Addr>,
+    set: PortSet,
+    shared: bool,
+    program_part: PortBitmap,
+    stack_part: PortBitmap,
+    stack: Stack,
+    echo_map: EchoMap,
+    icmp_limit: IcmpLimit,
+    rng: ChaCha8Rng,
+    counters: Counters,
+    transmits: VecDeque<(LinkId, Frame)>,
+    /// The set was lost since the last look.
+    lost: Option<EthernetAddress>,
+}
+
+impl Host {
+    /// A host that has begun to probe its set.
+    ///
+    /// # Errors
+    /// [`StackError::EchoPort`].
+    pub fn new(config: HostConfig, now: Instant) -> Result<Self, StackError> {
+        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let shared = !config.set.is_full();
+        let ports: Vec<u16> = config.set.to_bitmap().ports().collect();
+        let count = ports.len() as u32;
+        let wanted = config.stack_ports.unwrap_or((count / STACK_SHARE).max(MIN_STACK_PORTS));
+        let split = ports.len() - (wanted.min(count) as usize);
+        let (program, stack) = ports.split_at(split);
+        let lifetime = Lifetime::Unknown;
+        let records = match &config.set {
+            PortSet::Psid(psid) if config.set.is_full() || psid.scheme().length() == 0 => {
+                vec![Record::new(Claim::Full, lifetime)]
+            }
+            PortSet::Psid(psid) => vec![Record::new(Claim::Psid(*psid), lifetime)],
+            PortSet::Ranges(ranges) => {
+                ranges.iter().map(|range| Record::new(Claim::Range(*range), lifetime)).collect()
+            }
+        };
+        let mut neighbors = Neighbors::new(
+            Config {
+                hardware: config.hardware,
+                prefix: config.address.network(),
+                router: false,
+                own: OwnSet {
+                    ip: config.address.address(),
+                    records,
+                    first_port: config.set.first(),
+                    shared,
+                    authoritative: true,
+                },
+                pe: true,
+                schemes: Vec::new(),
+                proxy: false,
+                authorities: config.authorities,
+                seed: config.seed,
+            },
+            now,
+        );
+        neighbors.claim_own(now);
+        let own = config.address.address();
+        let seed = stack_seed(&mut rng);
+        let mut host = Self {
+            stack: Stack::new(own, config.mtu, stack, config.echo, seed, now)?,
+            echo_map: EchoMap::new(stack.iter().copied()),
+            program_part: program.iter().copied().collect(),
+            stack_part: stack.iter().copied().collect(),
+            interface: Interface { name: config.links.lan, link: LAN, neighbors, pro: config.pro },
+            tun_name: config.links.tun,
+            address: config.address,
+            gateway: config.gateway,
+            set: config.set,
+            shared,
+            icmp_limit: IcmpLimit::default(),
+            rng,
+            counters: Counters::default(),
+            transmits: VecDeque::new(),
+            lost: None,
+        };
+        host.drain(now);
+        Ok(host)
+    }
+
+    /// The address and its on-link prefix.
+    pub fn address(&self) -> Ipv4Cidr {
+        self.address
+    }
+
+    /// The router.
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        self.gateway
+    }
+
+    /// The link-layer address.
+    pub fn hardware(&self) -> EthernetAddress {
+        self.interface.neighbors.config().hardware
+    }
+
+    /// The whole set.
+    pub fn set(&self) -> &PortSet {
+        &self.set
+    }
+
+    /// What programs may use.
+    pub fn program_part(&self) -> &PortBitmap {
+        &self.program_part
+    }
+
+    /// What the host's own sockets use.
+    pub fn stack_part(&self) -> &PortBitmap {
+        &self.stack_part
+    }
+
+    /// Ports of the stack part in use, and where the echo service is.
+    pub fn stack_use(&self) -> (usize, Option<u16>) {
+        (self.stack.ports_used(), self.stack.echo_port())
+    }
+
+    /// Where the set stands.
+    pub fn phase(&self) -> ClaimPhase {
+        self.interface.neighbors.own_phase()
+    }
+
+    /// Who took the set, if it was lost since the last call.
+    pub fn take_lost(&mut self) -> Option<EthernetAddress> {
+        self.lost.take()
+    }
+
+    /// Gives the set back; [`Node::poll_transmit`] has the RELEASE.
+    pub fn release(&mut self, now: Instant) {
+        self.interface.neighbors.release_own();
+        self.drain(now);
+    }
+
+    /// Opens a TCP connection from the stack part.
+    ///
+    /// # Errors
+    /// See [`StackError`].
+    pub fn connect(&mut self, to: Ipv4Addr, port: u16, now: Instant) -> Result<StreamId, StackError> {
+        if !is_host(to) {
+            return Err(StackError::Address);
+        }
+        let id = self.stack.connect(to, port, &mut self.rng)?;
+        self.run_stack(now);
+        Ok(id)
+    }
+
+    /// The source port of a stream.
+    pub fn stream_port(&self, id: StreamId) -> Option<u16> {
+        self.stack.local_port(id)
+    }
+
+    /// What a stream can do.
+    pub fn stream_state(&mut self, id: StreamId) -> StreamState {
+        self.stack.state(id)
+    }
+
+    /// Sends bytes on a stream; how many there was room for.
+    pub fn stream_send(&mut self, id: StreamId, bytes: &[u8], now: Instant) -> usize {
+        let sent = self.stack.send(id, bytes);
+        self.run_stack(now);
+        sent
+    }
+
+    /// Reads bytes from a stream; how many.
+    pub fn stream_receive(&mut self, id: StreamId, space: &mut [u8], now: Instant) -> usize {
+        let received = self.stack.receive_stream(id, space);
+        if received > 0 {
+            // The window has opened.
+            self.run_stack(now);
+        }
+        received
+    }
+
+    /// Closes the own side of a stream.
+    pub fn stream_close(&mut self, id: StreamId, now: Instant) {
+        self.stack.close(id);
+        self.run_stack(now);
+    }
+
+    /// Leaves a stream for good.
+    pub fn stream_leave(&mut self, id: StreamId, now: Instant) {
+        self.stack.leave(id);
+        self.run_stack(now);
+    }
+
+    /// A packet of a program (PE-ARP rules 86 to 94).
+    fn receive_tun(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        let packet = ipv4::check(frame.bytes())?;
+        if !self.phase().holds() {
+            return Err(DropReason::SetNotHeld);
+        }
+        if packet.src_addr() != self.address.address() {
+            self.prohibit(frame, now);
+            return Err(DropReason::SourceAddress);
+        }
+        if packet.frag_offset() != 0 && !self.shared {
+            let destination = packet.dst_addr();
+            let protocol = packet.next_header().into();
+            return self.route(destination, Target { ip: destination, protocol, port: None }, frame, false, now);
+        }
+        let key = FlowKey::of(&packet)?;
+        let own = key.destination_address == self.address.address();
+        if !self.shared {
+            return if own { Ok(Verdict::Forward(TUN)) } else { self.route_key(&key, frame, false, now) };
+        }
+        let in_program_part = key.source.is_some_and(|port| self.program_part.contains(port));
+        match key.kind {
+            FlowKind::Transport if !in_program_part => {
+                self.report_leak(&key, frame, now);
+                return Err(DropReason::SourcePort);
+            }
+            FlowKind::EchoRequest if own => {
+                // PE-ARP rule 92: a ping of the own address is answered here.
+                let reply = icmp::echo_reply(ip_bytes(frame)).ok_or(DropReason::Truncated)?;
+                self.send_to_programs(&reply);
+                return Ok(Verdict::Delivered);
+            }
+            FlowKind::EchoRequest => {
+                let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
+                self.echo_map.map_out(&mut packet, &mut self.rng, now).ok_or(DropReason::EchoIdentifier)?;
+            }
+            FlowKind::EchoReply => return Err(DropReason::EchoIdentifier),
+            FlowKind::IcmpError => {
+                // PE-ARP rule 94: only about packets that were for this host.
+                let about_us = key.embedded_destination == Some(self.address.address());
+                if !about_us || !in_program_part {
+                    return Err(DropReason::ForeignError);
+                }
+            }
+            FlowKind::Portless if !is_host(key.destination_address) => {}
+            FlowKind::Portless => {
+                self.prohibit(frame, now);
+                return Err(DropReason::Portless);
+            }
+            FlowKind::Transport => {}
+        }
+        if own && let Some(port) = key.destination {
+            // PE-ARP rule 90: only what this host owns comes back; other sharers are on the LAN.
+            if self.program_part.contains(port) {
+                return Ok(Verdict::Forward(TUN));
+            }
+            if self.stack_part.contains(port) {
+                return self.to_stack(frame, now);
+            }
+        }
+        // The identifier may just have changed.
+        let key = FlowKey::of(&ipv4::check(frame.bytes())?)?;
+        self.route_key(&key, frame, false, now)
+    }
+
+    fn route_key(
+        &mut self,
+        key: &FlowKey,
+        frame: &mut Frame,
+        originated: bool,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let ip = key.destination_address;
+        // PE-ARP rule 92: an echo request names no owner, so that for a shared address the router answers it.
+        let by_gateway = key.kind == FlowKind::EchoRequest && self.interface.neighbors.is_shared(ip);
+        let target = match self.gateway {
+            Some(gateway) if by_gateway => Target::gateway(gateway),
+            _ => Target { ip, protocol: key.protocol, port: key.destination },
+        };
+        self.route(ip, target, frame, originated, now)
+    }
+
+    /// Sends a packet to its next hop on the LAN.
+    fn route(
+        &mut self,
+        destination: Ipv4Addr,
+        target: Target,
+        frame: &mut Frame,
+        originated: bool,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let source = self.hardware();
+        if destination.is_multicast() {
+            // RFC 1112 §6.4.
+            let [_, b, c, d] = destination.octets();
+            frame.push_ethernet_header(source, EthernetAddress([0x01, 0, 0x5E, b & 0x7F, c, d]));
+            return Ok(Verdict::Forward(LAN));
+        }
+        if destination.is_broadcast() || Some(destination) == self.address.broadcast() {
+            frame.push_ethernet_header(source, EthernetAddress::BROADCAST);
+            return Ok(Verdict::Forward(LAN));
+        }
+        if !is_host(destination) {
+            return Err(DropReason::MartianDestination);
+        }
+        let on_link = self.address.contains_addr(&destination);
+        let target = match self.gateway {
+            _ if on_link => target,
+            Some(gateway) => Target::gateway(gateway),
+            None => return Err(DropReason::NoRoute),
+        };
+        let verdict = self.interface.output(target, frame, originated, now);
+        if let Verdict::Dropped(DropReason::Unreachable | DropReason::NoOwner) = verdict
+            && !originated
+        {
+            self.send_error(frame.bytes().to_vec(), icmp::Error::HostUnreachable, now);
+        }
+        Ok(verdict)
+    }
+
+    /// A packet from the LAN.
+    fn receive_lan(&mut self, unicast: bool, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        let packet = ipv4::check(frame.bytes())?;
+        let destination = packet.dst_addr();
+        let length = usize::from(packet.total_len());
+        let group = destination.is_multicast()
+            || destination.is_broadcast()
+            || Some(destination) == self.address.broadcast();
+        let key = FlowKey::of(&packet);
+        // The programs, and the stack, get no Ethernet padding.
+        frame.set_len(length);
+        if group {
+            return Ok(Verdict::Forward(TUN));
+        }
+        if destination != self.address.address() || !unicast {
+            return Err(DropReason::NotOurAddress);
+        }
+        if !self.phase().holds() {
+            return Err(DropReason::SetNotHeld);
+        }
+        if !self.shared {
+            return Ok(Verdict::Forward(TUN));
+        }
+        let key = key?;
+        match (key.kind, key.destination) {
+            (FlowKind::EchoRequest, _) => Err(DropReason::EchoIdentifier),
+            (FlowKind::EchoReply, _) => {
+                let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
+                self.echo_map.map_reply(&mut packet).ok_or(DropReason::EchoIdentifier)?;
+                Ok(Verdict::Forward(TUN))
+            }
+            (FlowKind::IcmpError, Some(_)) if key.protocol == crate::wire::ICMP => {
+                let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
+                self.echo_map.map_error(&mut packet).ok_or(DropReason::EchoIdentifier)?;
+                Ok(Verdict::Forward(TUN))
+            }
+            (_, Some(port)) if self.program_part.contains(port) => Ok(Verdict::Forward(TUN)),
+            (_, Some(port)) if self.stack_part.contains(port) => self.to_stack(frame, now),
+            // PE-ARP rule 7: nobody but the owner answers.
+            (_, Some(_)) => Err(DropReason::NotOurPort),
+            (_, None) => Err(DropReason::Portless),
+        }
+    }
+
+    fn to_stack(&mut self, frame: &Frame, now: Instant) -> Result<Verdict, DropReason> {
+        if !self.stack.receive(ip_bytes(frame)) {
+            return Err(DropReason::StackFull);
+        }
+        self.run_stack(now);
+        Ok(Verdict::Delivered)
+    }
+
+    fn run_stack(&mut self, now: Instant) {
+        // A connection of the stack to itself answers itself: bounded, the rest is due at once.
+        for _ in 0..MAX_STACK_ROUNDS {
+            self.poll_stack(now);
+            if !self.stack.has_input() {
+                break;
+            }
+        }
+        self.drain(now);
+    }
+
+    fn poll_stack(&mut self, now: Instant) {
+        self.stack.poll(now);
+        while let Some(packet) = self.stack.poll_transmit() {
+            self.counters.originated += 1;
+            let mut frame = Frame::from_packet(&packet);
+            let verdict = self.send_own(&mut frame, now).unwrap_or_else(Verdict::Dropped);
+            self.counters.count(verdict);
+            if let Verdict::Forward(link) = verdict {
+                self.transmits.push_back((link, frame));
+            }
+        }
+    }
+
+    /// A packet of the host's own stack.
+    fn send_own(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        let key = FlowKey::of(&ipv4::check(frame.bytes())?)?;
+        if !self.phase().holds() {
+            return Err(DropReason::SetNotHeld);
+        }
+        if key.destination_address == self.address.address()
+            && let Some(port) = key.destination
+        {
+            if self.program_part.contains(port) {
+                return Ok(Verdict::Forward(TUN));
+            }
+            if self.stack_part.contains(port) {
+                return if self.stack.receive(frame.bytes()) { Ok(Verdict::Delivered) } else { Err(DropReason::StackFull) };
+            }
+        }
+        self.route_key(&key, frame, true, now)
+    }
+
+    /// Tells a program that it may not send this.
+    fn prohibit(&mut self, frame: &Frame, now: Instant) {
+        self.send_error(frame.bytes().to_vec(), icmp::Error::AdminProhibited, now);
+    }
+
+    fn report_leak(&mut self, key: &FlowKey, frame: &Frame, now: Instant) {
+        if self.send_error(frame.bytes().to_vec(), icmp::Error::AdminProhibited, now) {
+            tracing::warn!(
+                port = key.source.unwrap_or(0),
+                protocol = key.protocol,
+                to = %key.destination_address,
+                "a program used a source port outside this host's set; the packet was dropped"
+            );
+        }
+    }
+
+    /// An ICMP error to the host's programs; whether the rate allowed it.
+    fn send_error(&mut self, mut packet: Vec<u8>, error: icmp::Error, now: Instant) -> bool {
+        let own = self.address.address();
+        if !self.icmp_limit.allow(own, now) {
+            return false;
+        }
+        // An echo request has been mapped already: its program knows it by its own identifier.
+        if let Some(answer) = icmp::error_for(&packet, own, error) {
+            packet = answer;
+            self.echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
+            self.send_to_programs(&packet);
+        }
+        true
+    }
+
+    fn send_to_programs(&mut self, packet: &[u8]) {
+        self.counters.originated += 1;
+        self.counters.count(Verdict::Forward(TUN));
+        self.transmits.push_back((TUN, Frame::from_packet(packet)));
+    }
+
+    fn drain(&mut self, now: Instant) {
+        let mut failed = Vec::new();
+        let undeliverable = |frame, reason| failed.push((frame, reason));
+        let events = self.interface.drain(&mut self.counters, &mut self.transmits, undeliverable);
+        for event in events {
+            report(&self.interface.name, &event);
+            if let Event::OwnConflict { hardware, lost: true, .. } = event {
+                self.lost = Some(hardware);
+            }
+        }
+        for (frame, reason) in failed {
+            if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
+                self.send_error(frame.bytes().to_vec(), icmp::Error::HostUnreachable, now);
+            }
+        }
+    }
+}
+
+impl Node for Host {
+    fn links(&self) -> Vec<(String, Medium)> {
+        vec![(self.interface.name.clone(), Medium::Ethernet), (self.tun_name.clone(), Medium::Ip)]
+    }
+
+    fn handle_frame(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
+        self.counters.received += 1;
+        let result = if link == TUN {
+            self.receive_tun(frame, now)
+        } else {
+            match self.interface.receive(frame, now) {
+                Ok(Payload::Arp(verdict)) => Ok(verdict),
+                Ok(Payload::Ipv4 { unicast }) => self.receive_lan(unicast, frame, now),
+                Err(reason) => Err(reason),
+            }
+        };
+        let verdict = result.unwrap_or_else(Verdict::Dropped);
+        self.counters.count(verdict);
+        self.drain(now);
+        verdict
+    }
+
+    fn poll_transmit(&mut self, _now: Instant) -> Option<(LinkId, Frame)> {
+        self.transmits.pop_front()
+    }
+
+    fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        [self.interface.neighbors.poll_timeout(), self.stack.poll_timeout(now)].into_iter().flatten().min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.interface.neighbors.handle_timeout(now);
+        self.run_stack(now);
+    }
+
+    fn send_failed(&mut self, _link: LinkId) {
+        self.counters.send_failed();
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn neighbors(&self, now: Instant) -> Vec<(String, Entry)> {
+        let name = &self.interface.name;
+        self.interface.neighbors.entries(now).into_iter().map(|entry| (name.clone(), entry)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,391 @@
+//! The edge router: one or more LANs with shared addresses, and the outside.
+//!
+//! ```text
+//!   outside (plain ARP) ── routes, TTL, ICMP ── LAN: {IP, protocol, port} → MAC by PE-ARP, plain ARP for the rest
+//! ```
+
+use core::net::Ipv4Addr;
+use std::collections::VecDeque;
+
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
+
+use super::ethernet::{Interface, Payload, ip_bytes};
+use super::{Counters, DropReason, LinkId, Node, Verdict};
+use crate::forward::{Fib, IcmpLimit, NextHop};
+use crate::neighbor::{Config, Entry, Event, Neighbors, OwnSet, Refused, Target};
+use crate::ports::Scheme;
+use crate::wire::icmp::{self, is_host};
+use crate::wire::pe_arp::{Claim, Lifetime, Record};
+use crate::wire::{FlowKey, FlowKind, Frame, Medium, UDP, Unkeyed, ipv4};
+
+/// What a link of the router is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Hosts are on it: PE-ARP and plain ARP.
+    Lan,
+    /// The way out: plain ARP only.
+    Outside,
+}
+
+/// One link of the router.
+#[derive(Clone, Debug)]
+pub struct RouterLink {
+    /// Its name in lists.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// The router's link-layer address on it.
+    pub hardware: EthernetAddress,
+    /// The router's address and the on-link prefix.
+    pub address: Ipv4Cidr,
+    /// The largest IP packet, in bytes.
+    pub mtu: usize,
+}
+
+/// A static route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Destinations.
+    pub prefix: Ipv4Cidr,
+    /// The next router, on one of the links.
+    pub gateway: Ipv4Addr,
+}
+
+/// Configuration of a router.
+#[derive(Clone, Debug)]
+pub struct RouterConfig {
+    /// The links, in the order of [`LinkId`].
+    pub links: Vec<RouterLink>,
+    /// Shared addresses and their schemes.
+    pub shared: Vec<(Ipv4Addr, Scheme)>,
+    /// Routes beside those of the links.
+    pub routes: Vec<Route>,
+    /// ar$pro of PE-ARP.
+    pub pro: u16,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+#[derive(Debug)]
+struct Port {
+    interface: Interface,
+    address: Ipv4Addr,
+    prefix: Ipv4Cidr,
+    mtu: usize,
+    pe: bool,
+}
+
+/// Where a packet goes.
+struct Egress {
+    link: LinkId,
+    target: Target,
+}
+
+/// The edge router.
+#[derive(Debug)]
+pub struct Router {
+    ports: Vec<Port>,
+    fib: Fib<LinkId>,
+    counters: Counters,
+    icmp_limit: IcmpLimit,
+    transmits: VecDeque<(LinkId, Frame)>,
+}
+
+impl Router {
+    /// A router that has asked the owners of all shared addresses for their sets (PE-ARP rule 84), so that it
+    /// knows them again after a restart.
+    pub fn new(config: RouterConfig, now: Instant) -> Self {
+        let mut fib = Fib::new();
+        let mut ports = Vec::new();
+        for (index, link) in config.links.into_iter().enumerate() {
+            let prefix = link.address.network();
+            fib.insert(prefix, NextHop { link: LinkId(index), gateway: None });
+            let pe = link.role == Role::Lan;
+            let schemes: Vec<_> = config.shared.iter().filter(|(ip, _)| prefix.contains_addr(ip)).copied().collect();
+            let neighbors = Neighbors::new(
+                Config {
+                    hardware: link.hardware,
+                    prefix,
+                    router: true,
+                    own: OwnSet {
+                        ip: link.address.address(),
+                        records: vec![Record::new(Claim::Full, Lifetime::Unknown)],
+                        first_port: 0,
+                        shared: false,
+                        authoritative: true,
+                    },
+                    pe,
+                    schemes: if pe { schemes } else { Vec::new() },
+                    proxy: pe,
+                    authorities: Vec::new(),
+                    seed: config.seed.wrapping_add(index as u64),
+                },
+                now,
+            );
+            let interface = Interface { name: link.name, link: LinkId(index), neighbors, pro: config.pro };
+            ports.push(Port { interface, address: link.address.address(), prefix, mtu: link.mtu, pe });
+        }
+        for route in &config.routes {
+            if let Some(next_hop) = fib.lookup(route.gateway) {
+                fib.insert(route.prefix, NextHop { link: next_hop.link, gateway: Some(route.gateway) });
+            }
+        }
+        let mut router = Self {
+            ports,
+            fib,
+            counters: Counters::default(),
+            icmp_limit: IcmpLimit::default(),
+            transmits: VecDeque::new(),
+        };
+        for port in &mut router.ports {
+            port.interface.neighbors.hold_own();
+            let shared: Vec<_> = port.interface.neighbors.config().schemes.iter().map(|(ip, _)| *ip).collect();
+            for ip in shared {
+                port.interface.neighbors.solicit_all(ip, now);
+            }
+        }
+        router.drain(now);
+        router
+    }
+
+    fn receive(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
+        let Some(port) = self.ports.get_mut(link.0) else { return DropReason::LinkError.into() };
+        match port.interface.receive(frame, now) {
+            Err(reason) => reason.into(),
+            Ok(Payload::Arp(verdict)) => verdict,
+            // RFC 1812 §5.3.4: what came as a link-layer broadcast is not forwarded.
+            Ok(Payload::Ipv4 { unicast: false }) => DropReason::NotOurFrame.into(),
+            Ok(Payload::Ipv4 { unicast: true }) => {
+                self.receive_packet(link, frame, now).unwrap_or_else(Verdict::Dropped)
+            }
+        }
+    }
+
+    fn receive_packet(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        let packet = ipv4::check(frame.bytes())?;
+        let (source, destination) = (packet.src_addr(), packet.dst_addr());
+        if !is_host(source) {
+            return Err(DropReason::MartianSource);
+        }
+        if !is_host(destination) {
+            return Err(DropReason::MartianDestination);
+        }
+        if self.ports.iter().any(|port| port.address == destination) {
+            return self.deliver(frame, now);
+        }
+        let key = FlowKey::of(&packet);
+        if let Ok(FlowKey { kind: FlowKind::EchoRequest, .. }) = key
+            && self.is_shared(destination)
+        {
+            // PE-ARP rule 80: an echo request names no owner, so the router answers.
+            return Ok(self.answer_echo(frame, now));
+        }
+        if packet.hop_limit() <= 1 {
+            self.send_error(link, frame, icmp::Error::TimeExceeded, now);
+            return Err(DropReason::TtlExceeded);
+        }
+        let (length, whole) = (usize::from(packet.total_len()), packet.dont_frag());
+        let protocol = packet.next_header().into();
+        let Some(egress) = self.route(destination, protocol, key)? else {
+            self.send_error(link, frame, icmp::Error::NetUnreachable, now);
+            return Err(DropReason::NoRoute);
+        };
+        let mtu = self.ports[egress.link.0].mtu;
+        if length > mtu && frame.offload.gso.is_none() {
+            if whole {
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                self.send_error(link, frame, icmp::Error::TooBig(mtu), now);
+            }
+            return Err(DropReason::TooBig);
+        }
+        ipv4::decrement_ttl(&mut Ipv4Packet::new_unchecked(frame.bytes_mut()));
+        let verdict = self.ports[egress.link.0].interface.output(egress.target, frame, false, now);
+        if let Verdict::Dropped(reason @ (DropReason::Unreachable | DropReason::NoOwner | DropReason::UnassignedPort)) =
+            verdict
+        {
+            tracing::trace!(%destination, reason = reason.name(), "no owner");
+            self.send_error(link, frame, icmp::Error::HostUnreachable, now);
+        }
+        Ok(verdict)
+    }
+
+    fn is_shared(&self, ip: Ipv4Addr) -> bool {
+        self.ports.iter().any(|port| port.interface.neighbors.is_shared(ip))
+    }
+
+    /// The next hop of a packet, and what names its owner there.
+    fn route(
+        &self,
+        destination: Ipv4Addr,
+        protocol: u8,
+        key: Result<FlowKey, Unkeyed>,
+    ) -> Result<Option<Egress>, DropReason> {
+        let Some(NextHop { link, gateway }) = self.fib.lookup(destination) else { return Ok(None) };
+        let port = &self.ports[link.0];
+        let target = match gateway {
+            Some(gateway) => Target::gateway(gateway),
+            None if !port.pe => Target::gateway(destination),
+            None => match key {
+                Ok(key) => Target { ip: destination, protocol: key.protocol, port: key.destination },
+                // A whole address takes everything; a shared one needs to know whose it is.
+                Err(unkeyed) if port.interface.neighbors.is_shared(destination) => return Err(unkeyed.into()),
+                Err(_) => Target { ip: destination, protocol, port: None },
+            },
+        };
+        Ok(Some(Egress { link, target }))
+    }
+
+    /// A packet for one of the router's own addresses.
+    fn deliver(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        let packet = ipv4::check(frame.bytes())?;
+        let own = packet.dst_addr();
+        let key = FlowKey::of(&packet)?;
+        match key.kind {
+            FlowKind::EchoRequest => Ok(self.answer_echo(frame, now)),
+            FlowKind::Transport => {
+                if key.protocol == UDP || key.destination.is_some() {
+                    self.send_error_from(own, frame, icmp::Error::PortUnreachable, now);
+                }
+                Err(DropReason::NoService)
+            }
+            FlowKind::EchoReply | FlowKind::IcmpError => Ok(Verdict::Delivered),
+            FlowKind::Portless => Err(DropReason::NoService),
+        }
+    }
+
+    fn answer_echo(&mut self, frame: &Frame, now: Instant) -> Verdict {
+        match icmp::echo_reply(ip_bytes(frame)) {
+            Some(reply) => {
+                self.originate(&reply, now);
+                Verdict::Delivered
+            }
+            None => DropReason::Truncated.into(),
+        }
+    }
+
+    /// Answers a packet that came by `link` with an ICMP error.
+    fn send_error(&mut self, link: LinkId, frame: &Frame, error: icmp::Error, now: Instant) {
+        // RFC 1812 §4.3.2.4: the address of the link by which the packet came.
+        self.send_error_from(self.ports[link.0].address, frame, error, now);
+    }
+
+    fn send_error_from(&mut self, own: Ipv4Addr, frame: &Frame, error: icmp::Error, now: Instant) {
+        let Some(packet) = icmp::error_for(frame.bytes(), own, error) else { return };
+        let to = Ipv4Packet::new_unchecked(&packet).dst_addr();
+        if self.icmp_limit.allow(to, now) {
+            self.originate(&packet, now);
+        }
+    }
+
+    /// Sends a packet that the router made.
+    fn originate(&mut self, packet: &[u8], now: Instant) {
+        self.counters.originated += 1;
+        let mut frame = Frame::from_packet(packet);
+        let verdict = self.send_own(&mut frame, now).unwrap_or_else(Verdict::Dropped);
+        self.counters.count(verdict);
+        if let Verdict::Forward(link) = verdict {
+            self.transmits.push_back((link, frame));
+        }
+    }
+
+    fn send_own(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        let packet = ipv4::check(frame.bytes())?;
+        let (destination, protocol) = (packet.dst_addr(), packet.next_header().into());
+        let egress = self.route(destination, protocol, FlowKey::of(&packet))?.ok_or(DropReason::NoRoute)?;
+        Ok(self.ports[egress.link.0].interface.output(egress.target, frame, true, now))
+    }
+
+    fn drain(&mut self, now: Instant) {
+        // An error about an undeliverable packet can itself need an answer first, but is never answered by another.
+        let mut failed = Vec::new();
+        for port in &mut self.ports {
+            let mut undeliverable = |frame, reason| failed.push((frame, reason));
+            let events = port.interface.drain(&mut self.counters, &mut self.transmits, &mut undeliverable);
+            for event in events {
+                report(&port.interface.name, &event);
+            }
+        }
+        for (frame, reason) in failed {
+            if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
+                self.report_unreachable(&frame, now);
+            }
+        }
+    }
+
+    fn report_unreachable(&mut self, frame: &Frame, now: Instant) {
+        let Ok(packet) = Ipv4Packet::new_checked(frame.bytes()) else { return };
+        // The way the packet came is the way back to its source.
+        let Some(NextHop { link, .. }) = self.fib.lookup(packet.src_addr()) else { return };
+        self.send_error(link, frame, icmp::Error::HostUnreachable, now);
+    }
+}
+
+/// Logs what an operator should know.
+pub(super) fn report(link: &str, event: &Event) {
+    match event {
+        Event::Conflict { ip, incumbent, newcomer } => {
+            tracing::warn!(%link, %ip, %incumbent, %newcomer, "two hosts claim the same ports");
+        }
+        Event::OwnConflict { hardware, port, lost } => {
+            tracing::warn!(%link, %hardware, port, lost, "another host claims ports of this node");
+        }
+        Event::Ready | Event::Resolved { .. } | Event::Undeliverable { .. } => {}
+    }
+}
+
+impl Node for Router {
+    fn links(&self) -> Vec<(String, Medium)> {
+        self.ports.iter().map(|port| (port.interface.name.clone(), Medium::Ethernet)).collect()
+    }
+
+    fn handle_frame(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
+        self.counters.received += 1;
+        let verdict = self.receive(link, frame, now);
+        self.counters.count(verdict);
+        self.drain(now);
+        verdict
+    }
+
+    fn poll_transmit(&mut self, _now: Instant) -> Option<(LinkId, Frame)> {
+        self.transmits.pop_front()
+    }
+
+    fn poll_timeout(&mut self, _now: Instant) -> Option<Instant> {
+        self.ports.iter().filter_map(|port| port.interface.neighbors.poll_timeout()).min()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        for port in &mut self.ports {
+            port.interface.neighbors.handle_timeout(now);
+        }
+        self.drain(now);
+    }
+
+    fn send_failed(&mut self, _link: LinkId) {
+        self.counters.send_failed();
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn neighbors(&self, now: Instant) -> Vec<(String, Entry)> {
+        let of_port = |port: &Port| -> Vec<_> {
+            let name = &port.interface.name;
+            port.interface.neighbors.entries(now).into_iter().map(|entry| (name.clone(), entry)).collect()
+        };
+        self.ports.iter().flat_map(of_port).collect()
+    }
+}
+
+impl Router {
+    /// Name, address, prefix length, link-layer address and role of each link, and the shared addresses on it.
+    pub fn describe(&self) -> impl Iterator<Item = (&str, Ipv4Cidr, &Config)> {
+        self.ports.iter().map(|port| {
+            let config = port.interface.neighbors.config();
+            let address = Ipv4Cidr::new(port.address, port.prefix.prefix_len());
+            (port.interface.name.as_str(), address, config)
+        })
+    }
+}

@@ -1,0 +1,371 @@
+//! The host's own sockets: smoltcp above the PE-ARP layer, on `Medium::Ip`.
+//!
+//! Its source ports come from the stack part of the host's set, at random (PE-ARP rules 73 and 91).
+
+use core::net::Ipv4Addr;
+use std::collections::VecDeque;
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use slab::Slab;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{self, DeviceCapabilities};
+use smoltcp::socket::{tcp, udp};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
+
+use crate::ports::Allocator;
+
+/// Packets that may wait for the stack.
+const MAX_QUEUE: usize = 256;
+/// Bytes of each direction of a TCP socket.
+const TCP_BUFFER: usize = 64 * 1024;
+/// Connections that the echo service takes at a time.
+const ECHO_CONNECTIONS: usize = 8;
+/// Datagrams, and bytes, that the echo service holds.
+const UDP_PACKETS: usize = 16;
+const UDP_BUFFER: usize = 16 * 1024;
+/// Streams that may be open at a time.
+const MAX_STREAMS: usize = 256;
+/// How long a connection may stay without an answer.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where the echo service listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EchoPort {
+    /// Nowhere.
+    Off,
+    /// On the lowest port of the stack part.
+    Lowest,
+    /// On this port of the stack part.
+    Port(u16),
+}
+
+/// Why a stream could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StackError {
+    /// Every port of the stack part is in use.
+    #[error("every port of the stack part is in use; close a connection or enlarge it with --stack-ports")]
+    NoPort,
+    /// Too many open streams.
+    #[error("{MAX_STREAMS} connections are open already")]
+    TooManyStreams,
+    /// Port 0 or an address that no host has.
+    #[error("no host can have this address or port")]
+    Address,
+    /// The echo port is outside the stack part.
+    #[error("echo port {0} is not in the stack part of the set")]
+    EchoPort(u16),
+}
+
+/// A TCP connection of the host's own stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(usize);
+
+/// What a stream can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamState {
+    /// Not answered yet.
+    Connecting,
+    /// Open; `readable` is false after the peer closed and everything was read.
+    Open {
+        /// More may come.
+        readable: bool,
+        /// The own side is still open.
+        writable: bool,
+    },
+    /// Refused, reset or timed out.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Stream {
+    handle: SocketHandle,
+    port: u16,
+    connected: bool,
+}
+
+/// The sockets of a host.
+pub(super) struct Stack {
+    interface: Interface,
+    device: Queues,
+    sockets: SocketSet<'static>,
+    streams: Slab<Stream>,
+    /// Streams that their user left; they end by themselves.
+    leaving: Vec<Stream>,
+    allocator: Allocator,
+    address: Ipv4Addr,
+    echo: Vec<SocketHandle>,
+    echo_udp: Option<SocketHandle>,
+    echo_port: Option<u16>,
+}
+
+impl core::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Stack").field("address", &self.address).field("streams", &self.streams).finish_non_exhaustive()
+    }
+}
+
+impl Stack {
+    pub(super) fn new(
+        address: Ipv4Addr,
+        mtu: usize,
+        ports: &[u16],
+        echo: EchoPort,
+        seed: u64,
+        now: Instant,
+    ) -> Result<Self, StackError> {
+        let mut device = Queues { incoming: VecDeque::new(), outgoing: VecDeque::new(), mtu };
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = seed;
+        let mut interface = Interface::new(config, &mut device, now);
+        interface.update_ip_addrs(|addresses| {
+            // One address into an empty list with room for at least one.
+            let _ = addresses.push(IpCidr::Ipv4(Ipv4Cidr::new(address, 32)));
+        });
+        // `Medium::Ip` needs no next hop: everything goes to the host's own layer.
+        let _ = interface.routes_mut().add_default_ipv4_route(address);
+        let echo_port = match echo {
+            EchoPort::Off => None,
+            EchoPort::Lowest => ports.first().copied(),
+            EchoPort::Port(port) if ports.contains(&port) => Some(port),
+            EchoPort::Port(port) => return Err(StackError::EchoPort(port)),
+        };
+        let mut stack = Self {
+            interface,
+            device,
+            sockets: SocketSet::new(Vec::new()),
+            streams: Slab::new(),
+            leaving: Vec::new(),
+            allocator: Allocator::new(ports.iter().copied()),
+            address,
+            echo: Vec::new(),
+            echo_udp: None,
+            echo_port,
+        };
+        if let Some(port) = echo_port {
+            stack.allocator.reserve(port);
+            stack.echo = (0..ECHO_CONNECTIONS).map(|_| stack.sockets.add(tcp_socket())).collect();
+            let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BUFFER]);
+            let mut socket = udp::Socket::new(buffer(), buffer());
+            // Port 0 is in no stack part, and a new socket is not bound.
+            let _ = socket.bind(port);
+            stack.echo_udp = Some(stack.sockets.add(socket));
+            stack.serve_echo();
+        }
+        Ok(stack)
+    }
+
+    pub(super) fn echo_port(&self) -> Option<u16> {
+        self.echo_port
+    }
+
+    pub(super) fn ports_used(&self) -> usize {
+        self.allocator.used()
+    }
+
+    /// Takes in a packet; false where there is no room.
+    pub(super) fn receive(&mut self, packet: &[u8]) -> bool {
+        let room = self.device.incoming.len() < MAX_QUEUE;
+        if room {
+            self.device.incoming.push_back(packet.to_vec());
+        }
+        room
+    }
+
+    /// Whether packets wait for [`Stack::poll`].
+    pub(super) fn has_input(&self) -> bool {
+        !self.device.incoming.is_empty()
+    }
+
+    /// Runs the sockets; [`Stack::poll_transmit`] has the packets.
+    pub(super) fn poll(&mut self, now: Instant) {
+        self.interface.poll(now, &mut self.device, &mut self.sockets);
+        if self.serve_echo() {
+            self.interface.poll(now, &mut self.device, &mut self.sockets);
+        }
+        let mut at = 0;
+        while let Some(stream) = self.leaving.get(at) {
+            if self.sockets.get::<tcp::Socket<'_>>(stream.handle).is_open() {
+                at += 1;
+            } else {
+                let stream = self.leaving.swap_remove(at);
+                self.sockets.remove(stream.handle);
+                self.allocator.release(stream.port);
+            }
+        }
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        self.device.outgoing.pop_front()
+    }
+
+    pub(super) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        if self.has_input() {
+            return Some(now);
+        }
+        self.interface.poll_at(now, &self.sockets)
+    }
+
+    /// Opens a connection from a random free port of the stack part.
+    pub(super) fn connect(&mut self, to: Ipv4Addr, port: u16, rng: &mut ChaCha8Rng) -> Result<StreamId, StackError> {
+        if self.streams.len() + self.leaving.len() >= MAX_STREAMS {
+            return Err(StackError::TooManyStreams);
+        }
+        let local = self.allocator.allocate(rng).ok_or(StackError::NoPort)?;
+        let mut socket = tcp_socket();
+        socket.set_timeout(Some(TIMEOUT));
+        let remote = (IpAddress::Ipv4(to), port);
+        let local_endpoint = (IpAddress::Ipv4(self.address), local);
+        if socket.connect(self.interface.context(), remote, local_endpoint).is_err() {
+            self.allocator.release(local);
+            return Err(StackError::Address);
+        }
+        let handle = self.sockets.add(socket);
+        Ok(StreamId(self.streams.insert(Stream { handle, port: local, connected: false })))
+    }
+
+    fn socket(&mut self, id: StreamId) -> Option<&mut tcp::Socket<'static>> {
+        let stream = self.streams.get(id.0)?;
+        Some(self.sockets.get_mut(stream.handle))
+    }
+
+    pub(super) fn local_port(&self, id: StreamId) -> Option<u16> {
+        Some(self.streams.get(id.0)?.port)
+    }
+
+    pub(super) fn state(&mut self, id: StreamId) -> StreamState {
+        use tcp::State;
+        let Some(stream) = self.streams.get_mut(id.0) else { return StreamState::Closed };
+        let socket = self.sockets.get::<tcp::Socket<'_>>(stream.handle);
+        match socket.state() {
+            State::SynSent | State::SynReceived => StreamState::Connecting,
+            _ if socket.may_recv() || socket.may_send() => {
+                stream.connected = true;
+                StreamState::Open { readable: socket.may_recv() || socket.can_recv(), writable: socket.may_send() }
+            }
+            State::Closed | State::Listen if !stream.connected || !socket.can_recv() => StreamState::Closed,
+            _ => StreamState::Open { readable: socket.can_recv(), writable: false },
+        }
+    }
+
+    /// Queues bytes to send; how many there was room for.
+    pub(super) fn send(&mut self, id: StreamId, bytes: &[u8]) -> usize {
+        self.socket(id).and_then(|socket| socket.send_slice(bytes).ok()).unwrap_or(0)
+    }
+
+    /// Reads received bytes; how many.
+    pub(super) fn receive_stream(&mut self, id: StreamId, space: &mut [u8]) -> usize {
+        self.socket(id).and_then(|socket| socket.recv_slice(space).ok()).unwrap_or(0)
+    }
+
+    /// Closes the own side.
+    pub(super) fn close(&mut self, id: StreamId) {
+        if let Some(socket) = self.socket(id) {
+            socket.close();
+        }
+    }
+
+    /// Leaves a stream: an orderly one ends by itself, any other is reset.
+    pub(super) fn leave(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.try_remove(id.0) else { return };
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(stream.handle);
+        if socket.may_recv() || socket.may_send() {
+            socket.abort();
+        }
+        self.leaving.push(stream);
+    }
+
+    /// Sends back what the echo sockets received; whether anything moved.
+    fn serve_echo(&mut self) -> bool {
+        let mut moved = false;
+        for handle in &self.echo {
+            let socket = self.sockets.get_mut::<tcp::Socket<'_>>(*handle);
+            if !socket.is_open() {
+                // A closed socket can listen, and the port is not 0.
+                let _ = socket.listen(self.echo_port.unwrap_or(0));
+            }
+            if socket.can_recv() && socket.can_send() {
+                let room = socket.send_capacity() - socket.send_queue();
+                let received = socket.recv(|bytes| {
+                    let len = bytes.len().min(room);
+                    (len, bytes[..len].to_vec())
+                });
+                if let Ok(bytes) = received {
+                    moved |= socket.send_slice(&bytes).is_ok_and(|len| len > 0);
+                }
+            }
+            if !socket.may_recv() && socket.may_send() && socket.recv_queue() == 0 {
+                socket.close();
+                moved = true;
+            }
+        }
+        if let Some(handle) = self.echo_udp {
+            let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
+            while socket.can_send() {
+                let Ok((bytes, meta)) = socket.recv() else { break };
+                let bytes = bytes.to_vec();
+                moved |= socket.send_slice(&bytes, meta.endpoint).is_ok();
+            }
+        }
+        moved
+    }
+}
+
+fn tcp_socket() -> tcp::Socket<'static> {
+    let buffer = || tcp::SocketBuffer::new(vec![0; TCP_BUFFER]);
+    tcp::Socket::new(buffer(), buffer())
+}
+
+/// The seed of a stack, from the generator of its host.
+pub(super) fn stack_seed(rng: &mut ChaCha8Rng) -> u64 {
+    rng.random()
+}
+
+/// The device below smoltcp: two queues.
+struct Queues {
+    incoming: VecDeque<Vec<u8>>,
+    outgoing: VecDeque<Vec<u8>>,
+    mtu: usize,
+}
+
+impl phy::Device for Queues {
+    type RxToken<'a> = Incoming;
+    type TxToken<'a> = Outgoing<'a>;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Incoming, Outgoing<'_>)> {
+        let packet = self.incoming.pop_front()?;
+        Some((Incoming(packet), Outgoing(&mut self.outgoing)))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Outgoing<'_>> {
+        // Bounded by the windows of the sockets, and drained after every poll.
+        (self.outgoing.len() < MAX_QUEUE).then_some(Outgoing(&mut self.outgoing))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = phy::Medium::Ip;
+        capabilities.max_transmission_unit = self.mtu;
+        capabilities
+    }
+}
+
+struct Incoming(Vec<u8>);
+
+impl phy::RxToken for Incoming {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+struct Outgoing<'a>(&'a mut VecDeque<Vec<u8>>);
+
+impl phy::TxToken for Outgoing<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut packet = vec![0; len];
+        let result = f(&mut packet);
+        self.0.push_back(packet);
+        result
+    }
+}
