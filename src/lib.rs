@@ -4,3 +4,5 @@ pub mod ports;
 pub mod wire;
 pub mod forward;
 pub mod node;
+pub mod link;
+pub mod runtime;

@@ -1,0 +1,55 @@
+//! Links: TAP and TUN devices, queues in memory, and a wrapper that records frames.
+
+mod capture;
+mod device;
+mod memory;
+
+pub use capture::Capture;
+pub use device::{Device, DeviceName, OpenError};
+pub use memory::MemoryLink;
+
+use std::io;
+use std::os::fd::RawFd;
+
+use smoltcp::time::Instant;
+
+use crate::wire::{Frame, Medium};
+
+/// What carries frames. Neither call blocks.
+pub trait Link {
+    /// What the link carries.
+    fn medium(&self) -> Medium;
+
+    /// Reads a frame into the buffer.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where none is there; others where the device fails.
+    fn receive(&mut self, frame: &mut Frame, now: Instant) -> io::Result<()>;
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// Where the device does not take it: the frame is lost, and counted by the caller.
+    fn send(&mut self, frame: &Frame, now: Instant) -> io::Result<()>;
+
+    /// What to wait on, if the link has a file descriptor.
+    fn fd(&self) -> Option<RawFd>;
+}
+
+impl Link for Box<dyn Link> {
+    fn medium(&self) -> Medium {
+        (**self).medium()
+    }
+
+    fn receive(&mut self, frame: &mut Frame, now: Instant) -> io::Result<()> {
+        (**self).receive(frame, now)
+    }
+
+    fn send(&mut self, frame: &Frame, now: Instant) -> io::Result<()> {
+        (**self).send(frame, now)
+    }
+
+    fn fd(&self) -> Option<RawFd> {
+        (**self).fd()
+    }
+}

@@ -1,0 +1,300 @@
+//! The control socket: one JSON line in, one JSON line out; after a `connect` the connection carries the stream.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use mio::net::{UnixListener, UnixStream};
+use nix::sys::stat::{Mode, umask};
+use serde::{Deserialize, Serialize};
+use smoltcp::time::Instant;
+
+use super::event_loop::Service;
+use crate::node::{StreamId, StreamState};
+
+/// The longest request, in bytes.
+const MAX_REQUEST: usize = 4096;
+/// Bytes moved per step between a stream and its connection.
+const CHUNK: usize = 16 * 1024;
+
+/// What a command asks a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// The ARP table.
+    Arp,
+    /// Identity, port set, counters.
+    Status,
+    /// A TCP connection from the node's own stack.
+    Connect {
+        /// To whom.
+        address: Ipv4Addr,
+        /// To which port.
+        port: u16,
+    },
+}
+
+/// What a node answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// The result.
+    Ok(serde_json::Value),
+    /// What went wrong.
+    Error(String),
+}
+
+/// The listening socket; its file is removed with it.
+#[derive(Debug)]
+pub struct ControlSocket {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ControlSocket {
+    /// Listens on `path`, for its owner only.
+    ///
+    /// # Errors
+    /// Where another node listens there, or the file cannot be made.
+    pub fn bind(path: &Path) -> anyhow::Result<Self> {
+        if let Some(directory) = path.parent() {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+        }
+        match StdStream::connect(path) {
+            Ok(_) => bail!(
+                "another node answers on {}: end it first, or give --socket another path",
+                path.display()
+            ),
+            // Left by a node that was killed.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+                .with_context(|| format!("cannot remove the stale socket {}", path.display()))?,
+            Err(_) => {}
+        }
+        // No moment at which others could connect.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let listener = listener.with_context(|| format!("cannot listen on {}", path.display()))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        // Nothing to do about a file that is gone already.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Reading the request.
+    Request(Vec<u8>),
+    /// Writing the answer, then done.
+    Answer,
+    /// Waiting for the peer of a stream.
+    Connecting(StreamId),
+    /// Carrying a stream.
+    Relay { stream: StreamId, client_done: bool, peer_done: bool },
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: UnixStream,
+    stage: Stage,
+    /// To the client.
+    out: Vec<u8>,
+    /// From the client, to the stream.
+    input: Vec<u8>,
+    readable: bool,
+    writable: bool,
+}
+
+impl Connection {
+    pub(super) fn new(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            stage: Stage::Request(Vec::new()),
+            out: Vec::new(),
+            input: Vec::new(),
+            readable: true,
+            writable: true,
+        }
+    }
+
+    pub(super) fn ready(&mut self, readable: bool, writable: bool) {
+        self.readable |= readable;
+        self.writable |= writable;
+    }
+
+    /// Does what can be done now; false when the connection is over.
+    pub(super) fn advance(&mut self, service: &mut dyn Service, now: Instant) -> bool {
+        match self.step(service, now) {
+            Ok(goes_on) => goes_on,
+            Err(error) => {
+                tracing::debug!(%error, "control connection ended");
+                false
+            }
+        }
+    }
+
+    fn step(&mut self, service: &mut dyn Service, now: Instant) -> io::Result<bool> {
+        if let Stage::Request(request) = &mut self.stage {
+            let mut ended = false;
+            while self.readable && request.len() < MAX_REQUEST && !request.contains(&b'\n') {
+                let mut space = [0; MAX_REQUEST];
+                let room = MAX_REQUEST - request.len();
+                match self.socket.read(&mut space[..room]) {
+                    Ok(0) => {
+                        ended = true;
+                        break;
+                    }
+                    Ok(len) => request.extend_from_slice(&space[..len]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                    Err(error) => return Err(error),
+                }
+            }
+            match request.iter().position(|byte| *byte == b'\n') {
+                Some(end) => {
+                    let (line, rest) = request.split_at(end);
+                    // A client may send the first bytes of its stream at once.
+                    self.input = rest[1..].to_vec();
+                    let parsed = serde_json::from_slice(line);
+                    self.handle(parsed, service, now);
+                }
+                None if request.len() >= MAX_REQUEST => self.answer(&Answer::Error("request too long".to_owned())),
+                None => return Ok(!ended),
+            }
+        }
+        if let Stage::Connecting(stream) = self.stage {
+            self.await_peer(stream, service);
+        }
+        if let Stage::Relay { .. } = self.stage {
+            return self.relay(service, now);
+        }
+        self.flush()?;
+        Ok(!(matches!(self.stage, Stage::Answer) && self.out.is_empty()))
+    }
+
+    fn handle(&mut self, request: serde_json::Result<Request>, service: &mut dyn Service, now: Instant) {
+        let answer = match request {
+            Err(error) => Answer::Error(format!("bad request: {error}")),
+            Ok(Request::Arp) => Answer::Ok(service.arp(now)),
+            Ok(Request::Status) => Answer::Ok(service.status(now)),
+            Ok(Request::Connect { address, port }) => match service.host() {
+                None => Answer::Error("a router opens no connections: ask a host".to_owned()),
+                Some(host) => match host.connect(address, port, now) {
+                    Err(error) => Answer::Error(error.to_string()),
+                    Ok(stream) => {
+                        self.stage = Stage::Connecting(stream);
+                        return;
+                    }
+                },
+            },
+        };
+        self.answer(&answer);
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        self.out = serde_json::to_vec(answer).unwrap_or_default();
+        self.out.push(b'\n');
+        self.stage = Stage::Answer;
+    }
+
+    fn await_peer(&mut self, stream: StreamId, service: &mut dyn Service) {
+        let Some(host) = service.host() else { return };
+        match host.stream_state(stream) {
+            StreamState::Connecting => {}
+            StreamState::Closed => {
+                self.answer(&Answer::Error("connection refused, or nobody answered".to_owned()));
+            }
+            StreamState::Open { .. } => {
+                let port = host.stream_port(stream);
+                self.answer(&Answer::Ok(serde_json::json!({ "source_port": port })));
+                self.stage = Stage::Relay { stream, client_done: false, peer_done: false };
+            }
+        }
+    }
+
+    fn relay(&mut self, service: &mut dyn Service, now: Instant) -> io::Result<bool> {
+        let Stage::Relay { stream, client_done, peer_done } = &mut self.stage else { return Ok(true) };
+        let Some(host) = service.host() else { return Ok(false) };
+        let mut space = [0; CHUNK];
+        loop {
+            let mut moved = false;
+            if !self.input.is_empty() {
+                let sent = host.stream_send(*stream, &self.input, now);
+                self.input.drain(..sent);
+                moved |= sent > 0;
+            }
+            if self.input.is_empty() && self.readable && !*client_done {
+                match self.socket.read(&mut space) {
+                    Ok(0) => {
+                        *client_done = true;
+                        host.stream_close(*stream, now);
+                    }
+                    Ok(len) => {
+                        self.input.extend_from_slice(&space[..len]);
+                        moved = true;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable = false,
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.out.is_empty() {
+                let len = host.stream_receive(*stream, &mut space, now);
+                self.out.extend_from_slice(&space[..len]);
+                moved |= len > 0;
+            }
+            if !self.out.is_empty() && self.writable {
+                match self.socket.write(&self.out) {
+                    Ok(len) => {
+                        self.out.drain(..len);
+                        moved |= len > 0;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                    Err(error) => return Err(error),
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        let state = host.stream_state(*stream);
+        if self.out.is_empty() && !*peer_done && !matches!(state, StreamState::Open { readable: true, .. }) {
+            *peer_done = true;
+            self.socket.shutdown(std::net::Shutdown::Write)?;
+        }
+        let over = state == StreamState::Closed && self.out.is_empty();
+        Ok(!(over || (*client_done && *peer_done)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.writable && !self.out.is_empty() {
+            match self.socket.write(&self.out) {
+                Ok(len) => drop(self.out.drain(..len)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the stream, if there is one, when the connection ends.
+    pub(super) fn end(&mut self, service: &mut dyn Service, now: Instant) {
+        let stream = match self.stage {
+            Stage::Connecting(stream) | Stage::Relay { stream, .. } => stream,
+            Stage::Request(_) | Stage::Answer => return,
+        };
+        if let Some(host) = service.host() {
+            host.stream_leave(stream, now);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The loop that moves frames between links and a node.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+use slab::Slab;
+use smoltcp::time::Instant;
+
+use super::clock::Clock;
+use super::control::{Connection, ControlSocket};
+use crate::link::Link;
+use crate::node::{Host, LinkId, Node, Verdict};
+use crate::wire::Frame;
+
+/// Frames taken from one link before the others have their turn.
+const BATCH: usize = 64;
+/// Events per wake-up.
+const EVENTS: usize = 256;
+/// Control connections at a time; more wait in the listen queue.
+const MAX_CONNECTIONS: usize = 300;
+
+/// A node with what only a process has: an answer to commands, a life cycle.
+pub trait Service: Node {
+    /// The ARP table, for `pearp arp`.
+    fn arp(&self, now: Instant) -> serde_json::Value;
+
+    /// Identity and counters, for `pearp status`.
+    fn status(&mut self, now: Instant) -> serde_json::Value;
+
+    /// The host, where the service is one: it has sockets.
+    fn host(&mut self) -> Option<&mut Host>;
+
+    /// Called once per turn of the loop, and when a child process has ended.
+    ///
+    /// # Errors
+    /// Ends the process.
+    fn turn(&mut self, now: Instant) -> anyhow::Result<()>;
+
+    /// The process is about to end in order: a last word on the links.
+    fn stop(&mut self, now: Instant);
+}
+
+enum Source {
+    Link(usize),
+    Listener,
+    Signals,
+    Connection(Connection),
+}
+
+/// The loop. Edge-triggered: a link stays in `ready` until it has nothing more to read.
+pub struct EventLoop<S> {
+    service: S,
+    links: Vec<Box<dyn Link>>,
+    clock: Clock,
+    poll: Poll,
+    sources: Slab<Source>,
+    control: ControlSocket,
+    signals: Signals,
+    ready: VecDeque<usize>,
+    buffer: Frame,
+    accepting: bool,
+}
+
+impl<S: Service> EventLoop<S> {
+    /// A loop over the links of `service`, in the order of [`LinkId`].
+    ///
+    /// # Errors
+    /// Where the system refuses to watch a descriptor.
+    pub fn new(
+        service: S,
+        links: Vec<Box<dyn Link>>,
+        control: ControlSocket,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let poll = Poll::new().context("cannot make an event queue")?;
+        let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]).context("cannot watch signals")?;
+        let mut this = Self {
+            service,
+            ready: (0..links.len()).collect(),
+            links,
+            clock,
+            poll,
+            sources: Slab::new(),
+            control,
+            signals,
+            buffer: Frame::buffer(),
+            accepting: true,
+        };
+        for index in 0..this.links.len() {
+            if let Some(fd) = this.links[index].fd() {
+                let token = Token(this.sources.insert(Source::Link(index)));
+                this.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+            }
+        }
+        let token = Token(this.sources.insert(Source::Signals));
+        this.poll.registry().register(&mut this.signals, token, Interest::READABLE)?;
+        let token = Token(this.sources.insert(Source::Listener));
+        this.poll.registry().register(&mut this.control.listener, token, Interest::READABLE)?;
+        Ok(this)
+    }
+
+    /// Runs until a signal ends it.
+    ///
+    /// # Errors
+    /// Where the event queue fails or the service gives up.
+    pub fn run(mut self) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        loop {
+            let now = self.clock.now();
+            let timeout = self.timeout(now);
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => result.context("the event queue failed")?,
+            }
+            let now = self.clock.now();
+            let mut stop = false;
+            for event in &events {
+                stop |= self.on_event(event.token(), event.is_readable(), event.is_writable());
+            }
+            if stop {
+                self.service.stop(now);
+                self.transmit(now);
+                return Ok(());
+            }
+            for _ in 0..self.ready.len() {
+                if let Some(link) = self.ready.pop_front()
+                    && self.read_link(link, now)
+                {
+                    self.ready.push_back(link);
+                }
+            }
+            if self.service.poll_timeout(now).is_some_and(|at| at <= now) {
+                self.service.handle_timeout(now);
+            }
+            self.service.turn(now)?;
+            self.advance_connections(now);
+            self.transmit(now);
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let at = self.service.poll_timeout(now)?;
+        let micros = (at.total_micros() - now.total_micros()).max(0);
+        // epoll counts in milliseconds, and mio rounds up.
+        Some(Duration::from_micros(micros as u64))
+    }
+
+    /// Notes what an event is about; true where the process is to end.
+    fn on_event(&mut self, token: Token, readable: bool, writable: bool) -> bool {
+        match self.sources.get_mut(token.0) {
+            Some(Source::Link(link)) => {
+                let link = *link;
+                if !self.ready.contains(&link) {
+                    self.ready.push_back(link);
+                }
+            }
+            Some(Source::Connection(connection)) => connection.ready(readable, writable),
+            Some(Source::Listener) => self.accepting = true,
+            Some(Source::Signals) => {
+                // SIGCHLD only wakes the loop: the service looks after its children each turn.
+                return self.signals.pending().any(|signal| signal != SIGCHLD);
+            }
+            None => {}
+        }
+        false
+    }
+
+    /// Takes up to [`BATCH`] frames from a link; true where there may be more.
+    fn read_link(&mut self, index: usize, now: Instant) -> bool {
+        for _ in 0..BATCH {
+            match self.links[index].receive(&mut self.buffer, now) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    // A device that is down (EIO) wakes the loop again when it is up.
+                    tracing::debug!(link = index, %error, "cannot read");
+                    return false;
+                }
+            }
+            if let Verdict::Forward(out) = self.service.handle_frame(LinkId(index), &mut self.buffer, now)
+                && let Err(error) = self.links[out.0].send(&self.buffer, now)
+            {
+                self.lost(out, &error);
+            }
+            self.transmit(now);
+        }
+        true
+    }
+
+    fn transmit(&mut self, now: Instant) {
+        while let Some((link, frame)) = self.service.poll_transmit(now) {
+            if let Err(error) = self.links[link.0].send(&frame, now) {
+                self.lost(link, &error);
+            }
+        }
+    }
+
+    fn lost(&mut self, link: LinkId, error: &io::Error) {
+        tracing::trace!(link = link.0, %error, "frame not taken");
+        self.service.send_failed(link);
+    }
+
+    fn advance_connections(&mut self, now: Instant) {
+        while self.accepting && self.sources.len() < MAX_CONNECTIONS {
+            match self.control.listener.accept() {
+                Ok((socket, _)) => self.accept(socket),
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::warn!(%error, "cannot accept a control connection");
+                    }
+                    self.accepting = false;
+                }
+            }
+        }
+        let mut over = Vec::new();
+        for (token, source) in &mut self.sources {
+            if let Source::Connection(connection) = source
+                && !connection.advance(&mut self.service, now)
+            {
+                over.push(token);
+            }
+        }
+        for token in over {
+            if let Source::Connection(mut connection) = self.sources.remove(token) {
+                connection.end(&mut self.service, now);
+                // Closing the descriptor ends the registration, too.
+                let _ = self.poll.registry().deregister(&mut connection.socket);
+            }
+        }
+    }
+
+    fn accept(&mut self, socket: mio::net::UnixStream) {
+        let entry = self.sources.vacant_entry();
+        let mut connection = Connection::new(socket);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self.poll.registry().register(&mut connection.socket, Token(entry.key()), interest) {
+            Ok(()) => drop(entry.insert(Source::Connection(connection))),
+            Err(error) => tracing::warn!(%error, "cannot watch a control connection"),
+        }
+    }
+}
