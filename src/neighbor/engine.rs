@@ -13,13 +13,13 @@ use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, Ipv4Cidr};
 
 use super::binding::{Binding, Source, State};
 use super::claim::{ClaimPhase, OwnClaim, OwnSet, Step};
-use super::questions::{Block, Due, Questions, Waiting};
+use super::questions::{Due, Questions, Waiting};
 use super::table::{BindingId, Table};
 use super::{
-    DELAY_FIRST_PROBE_TIME, MAX_UNICAST_SOLICIT, QUESTION_BLOCK, REACHABLE_TIME, RETRANS_TIMER,
+    DELAY_FIRST_PROBE_TIME, MAX_UNICAST_SOLICIT, REACHABLE_TIME, RETRANS_TIMER, SOLICIT_INTERVAL,
     SOLICIT_WINDOW,
 };
-use crate::ports::{PortRange, Psid, Scheme};
+use crate::ports::Scheme;
 use crate::wire::Frame;
 use crate::wire::pe_arp::{Claim, Message, PeAddress, Record};
 
@@ -213,7 +213,7 @@ pub struct Neighbors {
     pub(super) own: OwnClaim,
     /// Addresses that PE-ARP said are shared, beside the configured ones.
     pub(super) learned_shared: FxHashSet<Ipv4Addr>,
-    /// Until when answers to a SOLICIT-ALL are welcome.
+    /// When SOLICIT-ALL was sent: its answers are welcome for [`SOLICIT_WINDOW`].
     pub(super) solicited: FxHashMap<Ipv4Addr, Instant>,
     timers: BTreeSet<(Instant, BindingId)>,
     pub(super) rng: ChaCha8Rng,
@@ -274,7 +274,11 @@ impl Neighbors {
 
     /// Asks every owner of a shared address to answer, to fill the table after a start (routers only).
     pub fn solicit_all(&mut self, ip: Ipv4Addr, now: Instant) {
-        self.solicited.insert(ip, now + SOLICIT_WINDOW);
+        // PE-ARP rule 47. The answers to the last one are still on their way.
+        if self.solicited.get(&ip).is_some_and(|at| now < *at + SOLICIT_INTERVAL) {
+            return;
+        }
+        self.solicited.insert(ip, now);
         self.broadcast(Message::solicit_all(self.config.hardware, self.own.address(), ip));
     }
 
@@ -356,7 +360,7 @@ impl Neighbors {
 
     /// The scheme by which misses are grouped: all sharers of an address use one, so the own one serves for the
     /// own address.
-    fn question_scheme(&self, ip: Ipv4Addr) -> Option<Scheme> {
+    pub(super) fn question_scheme(&self, ip: Ipv4Addr) -> Option<Scheme> {
         let own = || match self.config.own.records[..] {
             [Record { claim: Claim::Psid(psid), .. }] if self.config.own.ip == ip => Some(psid.scheme()),
             _ => None,
@@ -372,7 +376,7 @@ impl Neighbors {
 
     /// Does what is due. The next deadline is later than `now` afterwards.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.solicited.retain(|_, until| *until > now);
+        self.solicited.retain(|_, at| now <= *at + SOLICIT_WINDOW);
         self.drive(now);
     }
 
@@ -401,7 +405,7 @@ impl Neighbors {
         });
         let asked = self.questions.iter().map(|(ip, block, failed)| Entry {
             ip,
-            claim: self.block_claim(ip, block),
+            claim: block.claim(),
             protocol: 0,
             hardware: None,
             state: if failed { "failed" } else { "incomplete" },
@@ -416,20 +420,6 @@ impl Neighbors {
         };
         entries.sort_by_key(|entry| (entry.ip, first(entry), entry.hardware.map(|hardware| hardware.0)));
         entries
-    }
-
-    fn block_claim(&self, ip: Ipv4Addr, block: Block) -> Claim {
-        match block {
-            Block::Psid(value) => self
-                .question_scheme(ip)
-                .and_then(|scheme| Psid::new(scheme, value).ok())
-                .map_or(Claim::Full, Claim::Psid),
-            Block::Ports(block) => {
-                let first = block * QUESTION_BLOCK;
-                PortRange::new(first, first + (QUESTION_BLOCK - 1)).map_or(Claim::Full, Claim::Range)
-            }
-            Block::Portless(protocol) => Claim::Portless(protocol),
-        }
     }
 
     pub(super) fn broadcast(&mut self, message: Message) {
@@ -469,8 +459,10 @@ impl Neighbors {
         let ip = binding.ip;
         let earlier = self.table.find(ip, binding.hardware);
         let timer = earlier.and_then(|id| Some((self.table.binding(id)?.deadline()?, id)));
-        self.questions.close_gaps(ip, &binding.records);
         let id = self.table.insert(binding).map_err(|_| Refused::TableFull)?;
+        if let Some(binding) = self.table.binding(id) {
+            self.questions.end_negatives(ip, &binding.records);
+        }
         if let Some(timer) = timer {
             self.timers.remove(&timer);
         }

@@ -52,6 +52,8 @@ pub const QUESTION_BLOCK: u16 = 64;
 
 /// Broadcast questions about one address per second, after a burst of one per PSID.
 pub const ADDRESS_QUESTIONS_PER_SECOND: u32 = 20;
+/// The burst where no sharing scheme is known.
+pub const ADDRESS_QUESTIONS_BURST: u32 = 64;
 /// Broadcast questions on one link per second.
 pub const LINK_QUESTIONS_PER_SECOND: u32 = 200;
 
@@ -90,5 +92,5 @@ pub const GAP_TIME_MAX: Duration = Duration::from_secs(3600);
 pub const SOLICIT_JITTER_MICROS: u64 = 1_000_000;
 /// Shortest time between two answered SOLICIT-ALL.
 pub const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long after a SOLICIT-ALL its answers are welcome: the jitter, and room for a slow link.
-pub const SOLICIT_WINDOW: Duration = Duration::from_secs(3);
+/// How long after a SOLICIT-ALL its answers are welcome: the jitter, and room for a slow link (PE-ARP rule 20).
+pub const SOLICIT_WINDOW: Duration = Duration::from_secs(2);

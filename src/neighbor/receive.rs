@@ -7,10 +7,11 @@ use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
 
 use super::binding::{Binding, Source, State};
 use super::engine::{Event, Neighbors, Output, Refused};
+use super::questions::Block;
 use super::table::BindingId;
-use super::{GAP_TIME, GAP_TIME_MAX};
+use super::{GAP_TIME, GAP_TIME_MAX, SOLICIT_WINDOW};
 use crate::wire::icmp::is_host;
-use crate::wire::pe_arp::{Claim, Kind, Lifetime, MAX_RECORDS, Message, Record};
+use crate::wire::pe_arp::{Claim, Kind, Lifetime, MAX_RECORDS, Message, PeAddress, Record};
 
 /// What was heard of an owner.
 struct Heard<'a> {
@@ -88,7 +89,7 @@ impl Neighbors {
             ArpOperation::Request => self.on_plain_request(hardware, sender, target, now),
             ArpOperation::Reply if !named => Err(Refused::Unsolicited),
             ArpOperation::Reply => {
-                let confirmed = self.questions.asks(sender) || self.is_probing(sender, hardware);
+                let confirmed = self.questions.asks_any(sender) || self.is_probing(sender, hardware);
                 if confirmed {
                     self.learn_plain(sender, hardware, true, now)
                 } else {
@@ -214,14 +215,16 @@ impl Neighbors {
             return Err(Refused::NoAuthority);
         }
         let asked = message.sender;
-        let solicited = if asked.protocol == 0 && asked.port.is_none() {
-            // PE-ARP rule 41: the answer to SOLICIT-ALL names no port.
-            self.solicited.get(&asked.ip).is_some_and(|until| now < *until)
-        } else if message.records.iter().any(|record| record.contains(asked.protocol, asked.port)) {
-            self.questions.asks(asked.ip) || self.is_probing(asked.ip, message.sender_hardware)
-        } else {
+        // PE-ARP rule 15: {ip, 0}, the answer to SOLICIT-ALL, names no port.
+        let names_all = asked.protocol == 0 && asked.port.is_none();
+        let holds = |record: &Record| names_all || record.contains(asked.protocol, asked.port);
+        if !message.records.iter().any(holds) {
             return Err(Refused::WithoutAsked);
-        };
+        }
+        // PE-ARP rule 20.
+        let solicited = self.solicited.get(&asked.ip).is_some_and(|at| now <= *at + SOLICIT_WINDOW)
+            || self.is_probing(asked.ip, message.sender_hardware)
+            || self.asks(asked);
         if !solicited {
             return Err(Refused::Unsolicited);
         }
@@ -286,22 +289,31 @@ impl Neighbors {
         if message.target_hardware != self.config.hardware {
             return Err(Refused::NotForUs);
         }
-        let [Record { claim: Claim::Range(gap), lifetime, .. }] = message.records[..] else {
-            return Err(Refused::NoRecords);
-        };
-        // PE-ARP rule 43.
-        let time = match lifetime {
-            Lifetime::Seconds(seconds) => Duration::from_secs(seconds.into()).min(GAP_TIME_MAX),
-            Lifetime::Unknown => GAP_TIME,
-            Lifetime::Withdrawn => return Ok(()),
-        };
-        let until = now + time;
-        let refused = self.questions.no_owner(message.sender.ip, message.sender.port, gap, until);
-        let refused = refused.ok_or(Refused::Unsolicited)?;
-        for waiting in refused {
-            self.give_up(waiting, Refused::NoOwner);
+        let asked = message.sender;
+        if !message.records.iter().any(|record| record.contains(asked.protocol, asked.port)) {
+            return Err(Refused::WithoutAsked);
+        }
+        if !self.asks(asked) {
+            return Err(Refused::Unsolicited);
+        }
+        for gap in &message.records {
+            // PE-ARP rule 43.
+            let time = match gap.lifetime {
+                Lifetime::Seconds(seconds) => Duration::from_secs(seconds.into()).min(GAP_TIME_MAX),
+                Lifetime::Unknown => GAP_TIME,
+                Lifetime::Withdrawn => continue,
+            };
+            for waiting in self.questions.no_owner(asked.ip, *gap, now + time) {
+                self.give_up(waiting, Refused::NoOwner);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a question about the block of `asked` is open.
+    fn asks(&self, asked: PeAddress) -> bool {
+        let scheme = self.question_scheme(asked.ip);
+        self.questions.asks(asked.ip, Block::of(scheme, asked.protocol, asked.port))
     }
 
     /// Whether the binding is being asked by unicast.
