@@ -256,7 +256,7 @@ impl Neighbors {
 
     /// Starts to use the own set: probe, then announce. [`Event::Ready`] follows, or [`Event::OwnConflict`].
     pub fn claim_own(&mut self, now: Instant) {
-        self.own.start(now);
+        self.own.start(&mut self.rng, now);
         self.drive(now);
     }
 
