@@ -492,9 +492,10 @@ impl Neighbors {
         let Some(binding) = self.table.binding(id) else { return };
         let mut rest = binding.clone();
         rest.records.retain(keep);
-        if rest.records.is_empty() {
-            self.uninstall(id);
-        } else if rest.records.len() < binding.records.len() && self.install(rest, now).is_err() {
+        if rest.records.len() == binding.records.len() {
+            return;
+        }
+        if rest.records.is_empty() || self.install(rest, now).is_err() {
             self.uninstall(id);
         }
     }
