@@ -12,7 +12,7 @@ use smoltcp::wire::EthernetAddress;
 
 use super::binding::{Binding, Source};
 use super::{MAX_BINDINGS, MAX_BINDINGS_PER_ADDRESS, MAX_BINDINGS_PER_HARDWARE, MAX_BLOCKS};
-use crate::ports::{Psid, Scheme};
+use crate::ports::Scheme;
 use crate::wire::pe_arp::{Claim, Record};
 
 pub(super) type BindingId = u32;
@@ -26,17 +26,12 @@ const MAX_DENSE_LENGTH: u8 = 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Ports(Scheme),
+    /// A record of one port: precedes the set around it where both were given (PE-ARP rule 31).
+    Single,
     /// One protocol without ports.
     Portless,
     /// Every port, and what has none.
     Whole,
-}
-
-impl Form {
-    /// A single port: precedes the set around it where both were given (PE-ARP rule 31).
-    fn is_single(self) -> bool {
-        matches!(self, Self::Ports(scheme) if scheme.length() == 16)
-    }
 }
 
 /// Slots of one scheme: who holds each PSID.
@@ -140,7 +135,7 @@ impl Table {
         let holders = address.groups.iter().filter_map(|group| {
             let id = group.slots.holder(group.slot_of(protocol, port)?)?;
             let (rank, seniority) = self.precedence(id);
-            Some(((rank, rank == Source::Static.rank() && group.form.is_single(), seniority), id))
+            Some(((rank, rank == Source::Static.rank() && group.form == Form::Single, seniority), id))
         });
         holders.max_by_key(|(precedence, _)| *precedence).map(|(_, id)| id)
     }
@@ -274,9 +269,10 @@ impl Group {
         }
         match (self.form, port) {
             (Form::Ports(scheme), Some(port)) => scheme.covers(port).then(|| scheme.psid_of(port)),
+            (Form::Single, Some(port)) => Some(port),
             (Form::Whole, _) => Some(0),
             (Form::Portless, None) => Some(u16::from(protocol)),
-            (Form::Ports(_), None) | (Form::Portless, Some(_)) => None,
+            (Form::Ports(_) | Form::Single, None) | (Form::Portless, Some(_)) => None,
         }
     }
 }
@@ -293,10 +289,15 @@ fn block_count(record: &Record) -> usize {
 }
 
 fn for_each_block(record: &Record, mut visit: impl FnMut(Form, u8, u16)) {
-    let mut ports = |psid: Psid| visit(Form::Ports(psid.scheme()), record.scope, psid.value());
     match record.claim {
-        Claim::Range(range) => range.blocks().for_each(ports),
-        Claim::Psid(psid) => ports(psid),
+        Claim::Range(range) if range.first() == range.last() => {
+            visit(Form::Single, record.scope, range.first())
+        }
+        Claim::Psid(psid) if psid.scheme().length() == 16 => visit(Form::Single, record.scope, psid.value()),
+        Claim::Range(range) => {
+            range.blocks().for_each(|psid| visit(Form::Ports(psid.scheme()), record.scope, psid.value()));
+        }
+        Claim::Psid(psid) => visit(Form::Ports(psid.scheme()), record.scope, psid.value()),
         Claim::Full => visit(Form::Whole, 0, 0),
         Claim::Portless(protocol) => visit(Form::Portless, 0, u16::from(protocol)),
     }
