@@ -17,6 +17,8 @@ mod limit;
 mod questions;
 mod receive;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use binding::{Source, State};
 pub use claim::{ClaimPhase, OwnSet};

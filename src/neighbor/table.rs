@@ -207,6 +207,12 @@ impl Table {
         Some(binding)
     }
 
+    /// Bindings, blocks, addresses and hosts that are counted.
+    #[cfg(test)]
+    pub(super) fn counters(&self) -> [usize; 4] {
+        [self.bindings.len(), self.blocks, self.addresses.len(), self.per_hardware.len()]
+    }
+
     fn claim(&mut self, ip: Ipv4Addr, form: Form, scope: u8, slot: u16, id: BindingId) {
         let configured = self.scheme(ip);
         let Some(address) = self.addresses.get_mut(&ip) else { return };
