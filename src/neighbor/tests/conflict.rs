@@ -72,6 +72,21 @@ fn an_incumbent_that_answers_stays() {
     assert!(take_asked(&mut rig).contains(&(A, 0, Some(200))), "10 s are over");
 }
 
+/// Rule 53: a dispute that is over does not shield the incumbent for ever.
+#[test]
+fn an_old_dispute_is_no_shield() {
+    let mut rig = disputed();
+    let question = question_to(&rig, 200);
+    rig.hear(&reply(A, &question, &[range(100, 299)])).unwrap();
+    rig.wait(secs(45));
+    assert_eq!(rig.owner(150), Some(A));
+    rig.wait(DELAY_FIRST_PROBE_TIME);
+    assert_eq!(rig.state_of(A), Some("probe"));
+    assert_eq!(take_asked(&mut rig).last(), Some(&(A, 0, Some(100))), "any port of it");
+    rig.hear(&announce(C, SHARED, &[range(140, 160)])).unwrap();
+    assert_eq!(rig.owner(150), Some(C));
+}
+
 /// Rule 53: an incumbent that is silent for 3 s is removed, and the newcomer stands.
 #[test]
 fn a_silent_incumbent_is_replaced() {

@@ -242,6 +242,16 @@ fn the_oldest_packet_of_a_question_gives_way() {
     assert_eq!(rig.take_ends(), left);
 }
 
+/// Rule 46: what gave way takes no bytes any more.
+#[test]
+fn displaced_packets_take_no_room() {
+    let mut rig = Rig::new(router());
+    for _ in 0..100 {
+        assert_eq!(rig.enqueue(tcp(SHARED, 5000), Frame::from_packet(&[0; 3000])), Ok(()));
+    }
+    assert_eq!(rig.take_ends().len(), 100 - MAX_PENDING_PER_QUESTION);
+}
+
 /// Rule 46: 64 KiB per address; the newest is dropped, and other addresses have room of their own.
 #[test]
 fn bytes_of_an_address_are_bounded() {
