@@ -2,16 +2,18 @@
 
 use core::net::Ipv4Addr;
 
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::EthernetAddress;
 
 use super::DEFEND_INTERVAL;
 use crate::ports::{PortRange, Psid};
-use crate::wire::pe_arp::{Claim, Record};
+use crate::wire::pe_arp::{Claim, Lifetime, Record};
 
-/// Where a binding comes from. A later variant precedes an earlier one (PE-ARP rule 5).
+/// Where a binding comes from. Of one host, a later variant replaces an earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
+    /// An authority's answer for another host (PE-ARP rule 28).
+    Proxy,
     /// A plain ARP message: the sender owns every port.
     Arp,
     /// A PE-ARP message.
@@ -24,9 +26,19 @@ impl Source {
     /// The name in lists.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Proxy => "proxy",
             Self::Arp => "arp",
             Self::Learned => "learned",
             Self::Static => "static",
+        }
+    }
+
+    /// Among hosts, the higher one precedes (PE-ARP rule 31): what plain ARP taught is learned like the rest.
+    pub(super) const fn rank(self) -> u8 {
+        match self {
+            Self::Proxy => 0,
+            Self::Arp | Self::Learned => 1,
+            Self::Static => 2,
         }
     }
 }
@@ -87,32 +99,57 @@ impl State {
     }
 }
 
+/// A protocol, and a port of it or none: what a question names.
+pub(super) type Point = (u8, Option<u16>);
+
+/// A record of a binding, and when it ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) record: Record,
+    pub(super) until: Option<Instant>,
+}
+
+impl Held {
+    /// The record as heard at `now`: its lifetime begins (PE-ARP rule 24).
+    pub(super) fn new(record: Record, now: Instant) -> Self {
+        let until = match record.lifetime {
+            Lifetime::Seconds(seconds) => Some(now + Duration::from_secs(seconds.into())),
+            Lifetime::Unknown | Lifetime::Withdrawn => None,
+        };
+        Self { record, until }
+    }
+}
+
 /// One owner of ports of one address.
 #[derive(Clone, Debug)]
 pub(super) struct Binding {
     pub(super) ip: Ipv4Addr,
     pub(super) hardware: EthernetAddress,
     /// What it owns, as it said.
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<Held>,
     pub(super) source: Source,
     /// Among bindings of one source that hold the same port, the higher one stands (PE-ARP rule 5).
     pub(super) seniority: i64,
     pub(super) state: State,
     /// When it was last confirmed or announced.
     pub(super) heard: Instant,
-    /// End of its lifetime, if it has one.
-    pub(super) expires: Option<Instant>,
     /// When it was last asked because another host claimed its ports.
     pub(super) challenged: Option<Instant>,
+    /// What it is being asked for in a dispute (PE-ARP rule 53).
+    pub(super) disputed: Option<Point>,
 }
 
 impl Binding {
-    /// When something is due: the end of a state or of the lifetime.
+    /// When something is due: the end of a state or of a record.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match (self.state.deadline(), self.expires) {
-            (Some(state), Some(end)) => Some(state.min(end)),
-            (state, end) => state.or(end),
-        }
+        self.records.iter().map(|held| held.until).chain([self.state.deadline()]).flatten().min()
+    }
+
+    /// Whether it holds just these records; how long is another matter.
+    pub(super) fn holds_same(&self, records: &[Held]) -> bool {
+        let key = |held: &Held| (held.record.claim, held.record.scope);
+        self.records.len() == records.len()
+            && self.records.iter().all(|old| records.iter().any(|new| key(new) == key(old)))
     }
 
     /// Whether a newcomer's claim is a reason to ask again; notes that it was (PE-ARP rule 53).
@@ -125,23 +162,70 @@ impl Binding {
     }
 
     /// Which of two bindings for the same port stands.
-    pub(super) fn precedence(&self) -> (Source, i64) {
-        (self.source, self.seniority)
+    pub(super) fn precedence(&self) -> (u8, i64) {
+        (self.source.rank(), self.seniority)
     }
 
-    /// A port, or a portless protocol, to ask the owner about when it is to be confirmed.
-    pub(super) fn sample(&self) -> (u8, Option<u16>) {
-        self.records.first().map_or((0, Some(0)), |record| match record.claim {
-            Claim::Range(range) => (record.scope, Some(range.first())),
-            Claim::Psid(psid) => (record.scope, Some(psid.first())),
-            Claim::Full => (record.scope, Some(0)),
-            Claim::Portless(protocol) => (protocol, None),
+    /// What to ask the owner about when it is to be confirmed (PE-ARP rule 34).
+    pub(super) fn sample(&self) -> Point {
+        let any = || self.records.first().map(|held| point_of(&held.record));
+        self.disputed.or_else(any).unwrap_or((0, Some(0)))
+    }
+
+    /// Where both claim the same.
+    pub(super) fn meets(&self, records: &[Held]) -> Option<Point> {
+        self.records.iter().find_map(|one| {
+            records.iter().find_map(|two| {
+                let port = meet(&one.record, &two.record)?;
+                Some(match (one.record.claim, two.record.claim) {
+                    (Claim::Portless(protocol), _) | (_, Claim::Portless(protocol)) => (protocol, None),
+                    // The narrower scope: they are equal, or one is 0.
+                    _ => (one.record.scope.max(two.record.scope), Some(port)),
+                })
+            })
         })
     }
+}
 
-    /// Whether both claim some port, or some portless protocol.
-    pub(super) fn intersects(&self, records: &[Record]) -> bool {
-        self.records.iter().any(|one| records.iter().any(|two| meet(one, two).is_some()))
+fn point_of(record: &Record) -> Point {
+    match record.claim {
+        Claim::Range(range) => (record.scope, Some(range.first())),
+        Claim::Psid(psid) => (record.scope, Some(psid.first())),
+        Claim::Full => (0, Some(0)),
+        Claim::Portless(protocol) => (protocol, None),
+    }
+}
+
+/// Whether all that `held` owns is named by `named`. Of a part of it that no record can name, false.
+pub(super) fn names(named: &Record, held: &Record) -> bool {
+    use Claim::{Full, Portless, Psid as P, Range as R};
+    let in_scope = named.scope == 0 || named.scope == held.scope;
+    match (named.claim, held.claim) {
+        (Full, _) => true,
+        (Portless(a), Portless(b)) => a == b,
+        (Portless(_), _) | (_, Full | Portless(_)) => false,
+        (a, b) if a == b => in_scope,
+        (R(_) | P(_), R(_) | P(_)) => {
+            let (outer, (first, last)) = (span(named.claim), ends(held.claim));
+            in_scope && outer.is_some_and(|outer| outer.contains(first) && outer.contains(last))
+        }
+    }
+}
+
+/// The ports of a claim that is one range.
+fn span(claim: Claim) -> Option<PortRange> {
+    match claim {
+        Claim::Range(range) => Some(range),
+        Claim::Psid(psid) if psid.scheme().offset() == 0 => psid.ranges().next(),
+        Claim::Psid(_) | Claim::Full | Claim::Portless(_) => None,
+    }
+}
+
+fn ends(claim: Claim) -> (u16, u16) {
+    match claim {
+        Claim::Range(range) => (range.first(), range.last()),
+        Claim::Psid(psid) => (psid.first(), psid.ranges().next_back().map_or(u16::MAX, |range| range.last())),
+        Claim::Full | Claim::Portless(_) => (0, u16::MAX),
     }
 }
 
@@ -187,7 +271,6 @@ fn first_common(a: Psid, b: Psid) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::pe_arp::Lifetime;
 
     fn record(claim: Claim) -> Record {
         Record::new(claim, Lifetime::Unknown)

@@ -15,8 +15,9 @@ use smoltcp::wire::EthernetAddress;
 
 use super::binding::meet;
 use super::{
-    ANNOUNCE_INTERVAL, ANNOUNCE_NUM, DEFEND_INTERVAL, PROBE_MAX, PROBE_MIN, PROBE_NUM,
-    PROBE_WAIT_AUTHORITATIVE, RATE_LIMIT_INTERVAL, SOLICIT_INTERVAL, SOLICIT_JITTER_MICROS,
+    ANNOUNCE_INTERVAL, ANNOUNCE_NUM, ANNOUNCE_WAIT, DEFEND_INTERVAL, MAX_SOLICITORS, PROBE_MAX, PROBE_MIN,
+    PROBE_NUM, PROBE_WAIT, PROBE_WAIT_AUTHORITATIVE, RATE_LIMIT_INTERVAL, SOLICIT_INTERVAL,
+    SOLICIT_JITTER_MICROS,
 };
 use crate::wire::pe_arp::{Message, PeAddress, Record};
 
@@ -85,9 +86,18 @@ pub(super) struct OwnClaim {
     router: bool,
     deadline: Option<Instant>,
     defended: Option<Instant>,
-    solicited: Option<Instant>,
-    /// A router that asked for every owner, and when to answer it.
-    answer: Option<(Instant, EthernetAddress, PeAddress)>,
+    /// Routers that asked for every owner within the last second.
+    solicitors: Vec<Solicitor>,
+}
+
+/// A router that asked for every owner.
+#[derive(Debug)]
+struct Solicitor {
+    hardware: EthernetAddress,
+    address: PeAddress,
+    asked: Instant,
+    /// When to answer, until that is done.
+    answer: Option<Instant>,
 }
 
 impl OwnClaim {
@@ -99,8 +109,7 @@ impl OwnClaim {
             router,
             deadline: None,
             defended: None,
-            solicited: None,
-            answer: None,
+            solicitors: Vec::new(),
         }
     }
 
@@ -133,9 +142,11 @@ impl OwnClaim {
         self.set.records.iter().find_map(|own| records.iter().find_map(|other| meet(own, other)))
     }
 
-    pub(super) fn start(&mut self, now: Instant) {
+    /// Starts to probe: at once where the set was given, else after a random wait (PE-ARP rule 56).
+    pub(super) fn start(&mut self, rng: &mut impl Rng, now: Instant) {
+        let wait = if self.set.authoritative { 0 } else { rng.random_range(0..=PROBE_WAIT.total_micros()) };
         self.phase = ClaimPhase::Probing { sent: 0 };
-        self.deadline = Some(now);
+        self.deadline = Some(now + Duration::from_micros(wait));
     }
 
     /// In use without a probe: a router's own address.
@@ -148,7 +159,7 @@ impl OwnClaim {
     pub(super) fn lose(&mut self, now: Instant) {
         self.phase = ClaimPhase::Lost;
         self.deadline = self.set.authoritative.then(|| now + RATE_LIMIT_INTERVAL);
-        self.answer = None;
+        self.solicitors.clear();
     }
 
     /// Gives the set back; the RELEASE to broadcast where it was in use.
@@ -156,7 +167,7 @@ impl OwnClaim {
         let held = self.phase.holds();
         self.phase = ClaimPhase::Unclaimed;
         self.deadline = None;
-        self.answer = None;
+        self.solicitors.clear();
         held.then(|| Message::release(self.hardware, self.first(), &self.set.records))
     }
 
@@ -182,7 +193,7 @@ impl OwnClaim {
         self.phase.holds().then(|| Message::conflict(self.hardware, disputed, prober, &self.set.records))
     }
 
-    /// A router asked for every owner: answers after a random wait. False where it asks too often.
+    /// A router asked for every owner: answers after a random wait. False where it asks too often, or too many do.
     pub(super) fn solicit(
         &mut self,
         router: EthernetAddress,
@@ -190,31 +201,27 @@ impl OwnClaim {
         rng: &mut impl Rng,
         now: Instant,
     ) -> bool {
-        if self.solicited.is_some_and(|at| now < at + SOLICIT_INTERVAL) {
+        self.solicitors.retain(|one| now < one.asked + SOLICIT_INTERVAL || one.answer.is_some());
+        let known = self.solicitors.iter().any(|one| one.hardware == router);
+        if known || self.solicitors.len() >= MAX_SOLICITORS {
             return false;
         }
-        self.solicited = Some(now);
-        if self.phase.holds() {
-            let wait = Duration::from_micros(rng.random_range(0..=SOLICIT_JITTER_MICROS));
-            self.answer = Some((now + wait, router, address));
-        }
+        let wait = Duration::from_micros(rng.random_range(0..=SOLICIT_JITTER_MICROS));
+        let answer = self.phase.holds().then(|| now + wait);
+        self.solicitors.push(Solicitor { hardware: router, address, asked: now, answer });
         true
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let answer = self.answer.map(|(at, ..)| at);
-        match (self.deadline, answer) {
-            (Some(one), Some(two)) => Some(one.min(two)),
-            (one, two) => one.or(two),
-        }
+        self.solicitors.iter().map(|one| one.answer).chain([self.deadline]).flatten().min()
     }
 
     /// The next step that is due at `now`.
     pub(super) fn due(&mut self, rng: &mut impl Rng, now: Instant) -> Option<Step> {
-        if let Some((at, router, address)) = self.answer
-            && at <= now
-        {
-            self.answer = None;
+        let waiting = self.solicitors.iter_mut().find(|one| one.answer.is_some_and(|at| at <= now));
+        if let Some(one) = waiting {
+            one.answer = None;
+            let (router, address) = (one.hardware, one.address);
             let message = Message::reply(self.hardware, self.address(), router, address, &self.set.records);
             return Some(Step::Unicast(router, message));
         }
@@ -225,9 +232,11 @@ impl OwnClaim {
             ClaimPhase::Probing { sent } => {
                 let (probes, wait) = if self.set.authoritative {
                     (1, PROBE_WAIT_AUTHORITATIVE)
-                } else {
+                } else if sent + 1 < PROBE_NUM {
                     let spread = rng.random_range(PROBE_MIN.total_micros()..=PROBE_MAX.total_micros());
                     (PROBE_NUM, Duration::from_micros(spread))
+                } else {
+                    (PROBE_NUM, ANNOUNCE_WAIT)
                 };
                 if sent < probes {
                     self.phase = ClaimPhase::Probing { sent: sent + 1 };
@@ -249,7 +258,7 @@ impl OwnClaim {
                 Some(Step::Broadcast(Message::announce(self.hardware, self.first(), &self.set.records)))
             }
             ClaimPhase::Lost => {
-                self.start(now);
+                self.start(rng, now);
                 self.due(rng, now)
             }
             ClaimPhase::Unclaimed | ClaimPhase::Held => {

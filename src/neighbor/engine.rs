@@ -7,19 +7,18 @@ use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rustc_hash::FxHashMap;
-use rustc_hash::FxHashSet;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, Ipv4Cidr};
 
-use super::binding::{Binding, Source, State};
+use super::binding::{Binding, Held, Source, State};
 use super::claim::{ClaimPhase, OwnClaim, OwnSet, Step};
-use super::questions::{Block, Due, Questions, Waiting};
+use super::questions::{Due, Questions, Waiting};
 use super::table::{BindingId, Table};
 use super::{
-    DELAY_FIRST_PROBE_TIME, MAX_UNICAST_SOLICIT, QUESTION_BLOCK, REACHABLE_TIME, RETRANS_TIMER,
-    SOLICIT_WINDOW,
+    DELAY_FIRST_PROBE_TIME, MAX_UNICAST_SOLICIT, REACHABLE_TIME, RETRANS_TIMER, SHARED_TIME,
+    SOLICIT_INTERVAL, SOLICIT_WINDOW,
 };
-use crate::ports::{PortRange, Psid, Scheme};
+use crate::ports::Scheme;
 use crate::wire::Frame;
 use crate::wire::pe_arp::{Claim, Message, PeAddress, Record};
 
@@ -144,6 +143,9 @@ pub enum Refused {
     /// Too many questions on the link.
     #[error("too many open questions")]
     QuestionsFull,
+    /// A sender or target address that can be no host's.
+    #[error("address is no host's")]
+    BadAddress,
     /// The Ethernet source differs from the sender in the message, or is no host's.
     #[error("sender does not match the frame")]
     SenderMismatch,
@@ -211,9 +213,9 @@ pub struct Neighbors {
     pub(super) table: Table,
     pub(super) questions: Questions,
     pub(super) own: OwnClaim,
-    /// Addresses that PE-ARP said are shared, beside the configured ones.
-    pub(super) learned_shared: FxHashSet<Ipv4Addr>,
-    /// Until when answers to a SOLICIT-ALL are welcome.
+    /// Addresses that PE-ARP said are shared, beside the configured ones, and when a claim was last heard.
+    pub(super) learned_shared: FxHashMap<Ipv4Addr, Instant>,
+    /// When SOLICIT-ALL was sent: its answers are welcome for [`SOLICIT_WINDOW`].
     pub(super) solicited: FxHashMap<Ipv4Addr, Instant>,
     timers: BTreeSet<(Instant, BindingId)>,
     pub(super) rng: ChaCha8Rng,
@@ -235,7 +237,7 @@ impl Neighbors {
             config,
             table,
             questions: Questions::new(now),
-            learned_shared: FxHashSet::default(),
+            learned_shared: FxHashMap::default(),
             solicited: FxHashMap::default(),
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
@@ -256,7 +258,7 @@ impl Neighbors {
 
     /// Starts to use the own set: probe, then announce. [`Event::Ready`] follows, or [`Event::OwnConflict`].
     pub fn claim_own(&mut self, now: Instant) {
-        self.own.start(now);
+        self.own.start(&mut self.rng, now);
         self.drive(now);
     }
 
@@ -274,7 +276,11 @@ impl Neighbors {
 
     /// Asks every owner of a shared address to answer, to fill the table after a start (routers only).
     pub fn solicit_all(&mut self, ip: Ipv4Addr, now: Instant) {
-        self.solicited.insert(ip, now + SOLICIT_WINDOW);
+        // PE-ARP rule 47. The answers to the last one are still on their way.
+        if self.solicited.get(&ip).is_some_and(|at| now < *at + SOLICIT_INTERVAL) {
+            return;
+        }
+        self.solicited.insert(ip, now);
         self.broadcast(Message::solicit_all(self.config.hardware, self.own.address(), ip));
     }
 
@@ -295,13 +301,13 @@ impl Neighbors {
         let binding = Binding {
             ip,
             hardware,
-            records,
+            records: records.into_iter().map(|record| Held { record, until: None }).collect(),
             source: Source::Static,
             seniority: self.next_seniority(),
             state: State::Permanent,
             heard: now,
-            expires: None,
             challenged: None,
+            disputed: None,
         };
         self.install(binding, now)
     }
@@ -310,7 +316,7 @@ impl Neighbors {
     pub fn is_shared(&self, ip: Ipv4Addr) -> bool {
         (self.config.own.shared && self.config.own.ip == ip)
             || self.table.scheme(ip).is_some()
-            || self.learned_shared.contains(&ip)
+            || self.learned_shared.contains_key(&ip)
     }
 
     /// The owner's link-layer address, if known: the fast path. The use of a stale binding starts its
@@ -356,7 +362,7 @@ impl Neighbors {
 
     /// The scheme by which misses are grouped: all sharers of an address use one, so the own one serves for the
     /// own address.
-    fn question_scheme(&self, ip: Ipv4Addr) -> Option<Scheme> {
+    pub(super) fn question_scheme(&self, ip: Ipv4Addr) -> Option<Scheme> {
         let own = || match self.config.own.records[..] {
             [Record { claim: Claim::Psid(psid), .. }] if self.config.own.ip == ip => Some(psid.scheme()),
             _ => None,
@@ -372,7 +378,11 @@ impl Neighbors {
 
     /// Does what is due. The next deadline is later than `now` afterwards.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.solicited.retain(|_, until| *until > now);
+        self.solicited.retain(|_, at| now <= *at + SOLICIT_WINDOW);
+        // PE-ARP rule 26: the next user of the address may be a legacy host.
+        let table = &self.table;
+        self.learned_shared
+            .retain(|ip, at| now < *at + SHARED_TIME || table.of_address(*ip).next().is_some());
         self.drive(now);
     }
 
@@ -389,10 +399,10 @@ impl Neighbors {
     /// The table, one line per claim, with open and failed questions.
     pub fn entries(&self, now: Instant) -> Vec<Entry> {
         let known = self.table.iter().flat_map(|(_, binding)| {
-            binding.records.iter().map(move |record| Entry {
+            binding.records.iter().map(move |held| Entry {
                 ip: binding.ip,
-                claim: record.claim,
-                protocol: record.scope,
+                claim: held.record.claim,
+                protocol: held.record.scope,
                 hardware: Some(binding.hardware),
                 state: binding.state.at(now).name(),
                 source: binding.source.name(),
@@ -401,7 +411,7 @@ impl Neighbors {
         });
         let asked = self.questions.iter().map(|(ip, block, failed)| Entry {
             ip,
-            claim: self.block_claim(ip, block),
+            claim: block.claim(),
             protocol: 0,
             hardware: None,
             state: if failed { "failed" } else { "incomplete" },
@@ -416,20 +426,6 @@ impl Neighbors {
         };
         entries.sort_by_key(|entry| (entry.ip, first(entry), entry.hardware.map(|hardware| hardware.0)));
         entries
-    }
-
-    fn block_claim(&self, ip: Ipv4Addr, block: Block) -> Claim {
-        match block {
-            Block::Psid(value) => self
-                .question_scheme(ip)
-                .and_then(|scheme| Psid::new(scheme, value).ok())
-                .map_or(Claim::Full, Claim::Psid),
-            Block::Ports(block) => {
-                let first = block * QUESTION_BLOCK;
-                PortRange::new(first, first + (QUESTION_BLOCK - 1)).map_or(Claim::Full, Claim::Range)
-            }
-            Block::Portless(protocol) => Claim::Portless(protocol),
-        }
     }
 
     pub(super) fn broadcast(&mut self, message: Message) {
@@ -469,8 +465,11 @@ impl Neighbors {
         let ip = binding.ip;
         let earlier = self.table.find(ip, binding.hardware);
         let timer = earlier.and_then(|id| Some((self.table.binding(id)?.deadline()?, id)));
-        self.questions.close_gaps(ip, &binding.records);
         let id = self.table.insert(binding).map_err(|_| Refused::TableFull)?;
+        if let Some(binding) = self.table.binding(id) {
+            let records: Vec<_> = binding.records.iter().map(|held| held.record).collect();
+            self.questions.end_negatives(ip, &records);
+        }
         if let Some(timer) = timer {
             self.timers.remove(&timer);
         }
@@ -486,9 +485,18 @@ impl Neighbors {
         if let Some(at) = binding.deadline() {
             self.timers.remove(&(at, id));
         }
-        // What made the address a shared one is gone: its next user may be a legacy host.
-        if self.table.of_address(binding.ip).next().is_none() {
-            self.learned_shared.remove(&binding.ip);
+    }
+
+    /// Takes records out of a binding, and the binding with the last of them.
+    pub(super) fn keep_records(&mut self, id: BindingId, keep: impl FnMut(&Held) -> bool, now: Instant) {
+        let Some(binding) = self.table.binding(id) else { return };
+        let mut rest = binding.clone();
+        rest.records.retain(keep);
+        if rest.records.len() == binding.records.len() {
+            return;
+        }
+        if rest.records.is_empty() || self.install(rest, now).is_err() {
+            self.uninstall(id);
         }
     }
 
@@ -544,8 +552,9 @@ impl Neighbors {
 
     fn binding_due(&mut self, id: BindingId, now: Instant) {
         let Some(binding) = self.table.binding(id) else { return };
-        if binding.expires.is_some_and(|end| end <= now) {
-            self.uninstall(id);
+        let ended = |held: &Held| held.until.is_some_and(|end| end <= now);
+        if binding.records.iter().any(ended) {
+            self.keep_records(id, |held| !ended(held), now);
             return;
         }
         match binding.state {
@@ -589,8 +598,13 @@ impl Neighbors {
     }
 
     fn ask_plain(&mut self, destination: EthernetAddress, ip: Ipv4Addr) {
-        // PE-ARP rule 3: a shared address is never the sender of a plain ARP message.
-        let sender = if self.own.set.shared { Ipv4Addr::UNSPECIFIED } else { self.own.set.ip };
+        // PE-ARP rule 3: a shared address is never the sender of a plain ARP message; RFC 5227 §1.1: nor is one
+        // that is not in use yet.
+        let sender = if self.own.set.shared || !self.own.phase.holds() {
+            Ipv4Addr::UNSPECIFIED
+        } else {
+            self.own.set.ip
+        };
         let message = ArpRepr::EthernetIpv4 {
             operation: ArpOperation::Request,
             source_hardware_addr: self.config.hardware,

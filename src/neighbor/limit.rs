@@ -43,6 +43,12 @@ impl TokenBucket {
         ready
     }
 
+    /// Whether all tokens are there, so that a new bucket would be the same.
+    pub fn is_full(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        self.level == u64::from(self.burst) * MICROS_PER_SECOND
+    }
+
     /// When the next token is there, later than `now` where there is none now.
     pub fn next_at(&mut self, now: Instant) -> Instant {
         self.fill(now);

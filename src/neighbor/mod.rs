@@ -17,6 +17,8 @@ mod limit;
 mod questions;
 mod receive;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use binding::{Source, State};
 pub use claim::{ClaimPhase, OwnSet};
@@ -52,9 +54,13 @@ pub const QUESTION_BLOCK: u16 = 64;
 
 /// Broadcast questions about one address per second, after a burst of one per PSID.
 pub const ADDRESS_QUESTIONS_PER_SECOND: u32 = 20;
+/// The burst where no sharing scheme is known.
+pub const ADDRESS_QUESTIONS_BURST: u32 = 64;
 /// Broadcast questions on one link per second.
 pub const LINK_QUESTIONS_PER_SECOND: u32 = 200;
 
+/// How long an address is known to be shared after the last claim to it (PE-ARP rule 26).
+pub const SHARED_TIME: Duration = Duration::from_secs(240);
 /// Learned bindings of one link-layer address.
 pub const MAX_BINDINGS_PER_HARDWARE: usize = 16;
 /// Learned bindings of one IPv4 address.
@@ -70,10 +76,14 @@ pub const MAX_GAPS: usize = 64;
 pub const PROBE_WAIT_AUTHORITATIVE: Duration = Duration::from_millis(200);
 /// Probes of a set that nobody gave (RFC 5227 §1.1 PROBE_NUM).
 pub const PROBE_NUM: u8 = 3;
+/// Longest random wait before the first of them (RFC 5227 §1.1 PROBE_WAIT).
+pub const PROBE_WAIT: Duration = Duration::from_secs(1);
 /// Shortest time between two of them (RFC 5227 §1.1 PROBE_MIN).
 pub const PROBE_MIN: Duration = Duration::from_secs(1);
 /// Longest time between two of them (RFC 5227 §1.1 PROBE_MAX).
 pub const PROBE_MAX: Duration = Duration::from_secs(2);
+/// From the last of them to the first announcement (RFC 5227 §1.1 ANNOUNCE_WAIT).
+pub const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
 /// Announcements of a new set (RFC 5227 §1.1 ANNOUNCE_NUM).
 pub const ANNOUNCE_NUM: u8 = 2;
 /// Between two announcements (RFC 5227 §1.1 ANNOUNCE_INTERVAL).
@@ -90,5 +100,7 @@ pub const GAP_TIME_MAX: Duration = Duration::from_secs(3600);
 pub const SOLICIT_JITTER_MICROS: u64 = 1_000_000;
 /// Shortest time between two answered SOLICIT-ALL.
 pub const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long after a SOLICIT-ALL its answers are welcome: the jitter, and room for a slow link.
-pub const SOLICIT_WINDOW: Duration = Duration::from_secs(3);
+/// Routers that may wait for such an answer at a time.
+pub const MAX_SOLICITORS: usize = 16;
+/// How long after a SOLICIT-ALL its answers are welcome: the jitter, and room for a slow link (PE-ARP rule 20).
+pub const SOLICIT_WINDOW: Duration = Duration::from_secs(2);

@@ -18,11 +18,11 @@ use smoltcp::time::{Duration, Instant};
 
 use super::binding::meet;
 use super::{
-    ADDRESS_QUESTIONS_PER_SECOND, FAILED_TIME, FAILED_TIME_MAX, LINK_QUESTIONS_PER_SECOND, MAX_GAPS,
-    MAX_MULTICAST_SOLICIT, MAX_PENDING_BYTES_PER_ADDRESS, MAX_PENDING_PER_QUESTION, MAX_QUESTIONS,
-    QUESTION_BLOCK, RETRANS_TIMER, Refused, TokenBucket,
+    ADDRESS_QUESTIONS_BURST, ADDRESS_QUESTIONS_PER_SECOND, FAILED_TIME, FAILED_TIME_MAX,
+    LINK_QUESTIONS_PER_SECOND, MAX_GAPS, MAX_MULTICAST_SOLICIT, MAX_PENDING_BYTES_PER_ADDRESS,
+    MAX_PENDING_PER_QUESTION, MAX_QUESTIONS, QUESTION_BLOCK, RETRANS_TIMER, Refused, TokenBucket,
 };
-use crate::ports::{PortRange, Scheme};
+use crate::ports::{PortRange, Psid, Scheme};
 use crate::wire::Frame;
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
 
@@ -30,7 +30,7 @@ use crate::wire::pe_arp::{Claim, Lifetime, Record};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Block {
     /// The ports of one PSID.
-    Psid(u16),
+    Psid(Psid),
     /// Aligned ports: the quotient by [`QUESTION_BLOCK`].
     Ports(u16),
     /// A protocol without ports.
@@ -41,8 +41,23 @@ impl Block {
     pub(super) fn of(scheme: Option<Scheme>, protocol: u8, port: Option<u16>) -> Self {
         match (port, scheme) {
             (None, _) => Self::Portless(protocol),
-            (Some(port), Some(scheme)) if scheme.covers(port) => Self::Psid(scheme.psid_of(port)),
+            (Some(port), Some(scheme)) if scheme.covers(port) => {
+                let psid = Psid::new(scheme, scheme.psid_of(port));
+                psid.map_or(Self::Ports(port / QUESTION_BLOCK), Self::Psid)
+            }
             (Some(port), _) => Self::Ports(port / QUESTION_BLOCK),
+        }
+    }
+
+    /// What the block covers, as a claim.
+    pub(super) fn claim(self) -> Claim {
+        match self {
+            Self::Psid(psid) => Claim::Psid(psid),
+            Self::Ports(block) => {
+                let first = block * QUESTION_BLOCK;
+                PortRange::new(first, first + (QUESTION_BLOCK - 1)).map_or(Claim::Full, Claim::Range)
+            }
+            Self::Portless(protocol) => Claim::Portless(protocol),
         }
     }
 }
@@ -78,7 +93,17 @@ struct AddressQuestions {
     bucket: TokenBucket,
     waiting_bytes: usize,
     questions: BTreeMap<Block, Question>,
-    gaps: Vec<(PortRange, Instant)>,
+    /// What an authority said to have no owner, and until when.
+    gaps: Vec<(Record, Instant)>,
+}
+
+impl AddressQuestions {
+    /// Whether nothing would be lost with it: no question, no gap, and all tokens there.
+    fn is_idle(&mut self, now: Instant) -> bool {
+        self.questions.is_empty()
+            && self.gaps.iter().all(|(_, until)| *until <= now)
+            && self.bucket.is_full(now)
+    }
 }
 
 /// What is to be done about a question that is due.
@@ -121,8 +146,14 @@ impl Questions {
         core::mem::take(&mut self.displaced)
     }
 
-    /// Whether a question about the address is open: an answer to it is solicited.
-    pub(super) fn asks(&self, ip: Ipv4Addr) -> bool {
+    /// Whether the question about the block is open: an answer to it is solicited.
+    pub(super) fn asks(&self, ip: Ipv4Addr, block: Block) -> bool {
+        let question = self.addresses.get(&ip).and_then(|address| address.questions.get(&block));
+        question.is_some_and(|question| matches!(question.phase, Phase::Asking { .. }))
+    }
+
+    /// Whether any question about the address is open: a plain answer answers all of them.
+    pub(super) fn asks_any(&self, ip: Ipv4Addr) -> bool {
         self.addresses.get(&ip).is_some_and(|address| {
             address.questions.values().any(|question| matches!(question.phase, Phase::Asking { .. }))
         })
@@ -149,9 +180,15 @@ impl Questions {
         if !known && self.count >= MAX_QUESTIONS {
             return Err(Refused::QuestionsFull);
         }
+        if !self.addresses.contains_key(&ip) && self.addresses.len() >= MAX_QUESTIONS {
+            self.addresses.retain(|_, address| !address.is_idle(now));
+            if self.addresses.len() >= MAX_QUESTIONS {
+                return Err(Refused::QuestionsFull);
+            }
+        }
         let address = self.addresses.entry(ip).or_insert_with(|| {
             // One question for every PSID at once, then a trickle.
-            let burst = scheme.map_or(u32::from(u16::MAX / QUESTION_BLOCK), |scheme| scheme.sets());
+            let burst = scheme.map_or(ADDRESS_QUESTIONS_BURST, |scheme| scheme.sets());
             AddressQuestions {
                 bucket: TokenBucket::new(ADDRESS_QUESTIONS_PER_SECOND, burst, now),
                 waiting_bytes: 0,
@@ -160,7 +197,7 @@ impl Questions {
             }
         });
         address.gaps.retain(|(_, until)| *until > now);
-        if packet.port.is_some_and(|port| address.gaps.iter().any(|(gap, _)| gap.contains(port))) {
+        if address.gaps.iter().any(|(gap, _)| gap.contains(packet.protocol, packet.port)) {
             return Err(Refused::NoOwner);
         }
         let (protocol, port) = (packet.protocol, packet.port);
@@ -244,7 +281,7 @@ impl Questions {
                 Phase::Forgetting => {
                     address.questions.remove(&block);
                     self.count -= 1;
-                    if address.questions.is_empty() {
+                    if address.is_idle(now) {
                         self.addresses.remove(&ip);
                     }
                     continue;
@@ -277,79 +314,66 @@ impl Questions {
             if !owned(question.protocol, question.port) {
                 return true;
             }
-            self.timers.remove(&(question.deadline, ip, *block));
             let Some(next) = question.waiting.front() else {
+                self.timers.remove(&(question.deadline, ip, *block));
                 self.count -= 1;
                 return false;
             };
-            // The block has more than one owner: ask for the next one.
+            // The block has more than one owner: ask for the next one, with the pace of a retransmission.
             (question.protocol, question.port) = (next.protocol, next.port);
             question.phase = Phase::Asking { sent: 0 };
-            question.deadline = now;
-            self.timers.insert((now, ip, *block));
             true
         });
-        if address.questions.is_empty() {
+        if address.is_idle(now) {
             self.addresses.remove(&ip);
         }
         released
     }
 
     /// PE-ARP rule 44: a claim ends the negatives that it intersects.
-    pub(super) fn close_gaps(&mut self, ip: Ipv4Addr, records: &[Record]) {
-        if let Some(address) = self.addresses.get_mut(&ip) {
-            address.gaps.retain(|(gap, _)| {
-                let gap = Record::new(Claim::Range(*gap), Lifetime::Unknown);
-                records.iter().all(|record| meet(record, &gap).is_none())
-            });
-        }
+    pub(super) fn end_negatives(&mut self, ip: Ipv4Addr, records: &[Record]) {
+        let Some(address) = self.addresses.get_mut(&ip) else { return };
+        let claimed = |negative: &Record| records.iter().any(|record| meet(record, negative).is_some());
+        address.gaps.retain(|(gap, _)| !claimed(gap));
+        address.questions.retain(|block, question| {
+            let open = matches!(question.phase, Phase::Asking { .. });
+            let ends = !open && claimed(&Record::new(block.claim(), Lifetime::Unknown));
+            if ends {
+                self.timers.remove(&(question.deadline, ip, *block));
+                self.count -= 1;
+            }
+            !ends
+        });
     }
 
-    /// An authority said that nobody owns `gap`. Gives the packets that waited for its ports; `None` where nothing
-    /// was asked about it.
-    pub(super) fn no_owner(
-        &mut self,
-        ip: Ipv4Addr,
-        asked: Option<u16>,
-        gap: PortRange,
-        until: Instant,
-    ) -> Option<Vec<Waiting>> {
-        let address = self.addresses.get_mut(&ip)?;
-        let open = address.questions.values().any(|question| {
-            matches!(question.phase, Phase::Asking { .. })
-                && question.port.is_some()
-                && question.port == asked
-        });
-        if !open {
-            return None;
-        }
+    /// An authority said that nobody owns what `gap` names (PE-ARP rule 43). Gives the packets that waited for it.
+    pub(super) fn no_owner(&mut self, ip: Ipv4Addr, gap: Record, until: Instant) -> Vec<Waiting> {
+        let mut refused = Vec::new();
+        let Some(address) = self.addresses.get_mut(&ip) else { return refused };
         if address.gaps.len() >= MAX_GAPS {
             address.gaps.remove(0);
         }
         address.gaps.push((gap, until));
-        let mut refused = Vec::new();
-        for (block, question) in &mut address.questions {
+        address.questions.retain(|block, question| {
             let (gone, stay): (VecDeque<_>, _) = core::mem::take(&mut question.waiting)
                 .into_iter()
-                .partition(|waiting| waiting.port.is_some_and(|port| gap.contains(port)));
+                .partition(|waiting| gap.contains(waiting.protocol, waiting.port));
             question.waiting = stay;
             address.waiting_bytes -= bytes_of(&gone);
             refused.extend(gone);
-            if question.port.is_some_and(|port| gap.contains(port)) {
-                self.timers.remove(&(question.deadline, ip, *block));
-                if let Some(next) = question.waiting.front() {
-                    (question.protocol, question.port) = (next.protocol, next.port);
-                    // Asked with the pace of a retransmission.
-                    question.phase = Phase::Asking { sent: 0 };
-                } else {
-                    // The gap itself refuses packets; the question only ends with it.
-                    question.phase = Phase::Forgetting;
-                    question.deadline = until;
-                }
-                self.timers.insert((question.deadline, ip, *block));
+            if !gap.contains(question.protocol, question.port) {
+                return true;
             }
-        }
-        Some(refused)
+            let Some(next) = question.waiting.front() else {
+                self.timers.remove(&(question.deadline, ip, *block));
+                self.count -= 1;
+                return false;
+            };
+            (question.protocol, question.port) = (next.protocol, next.port);
+            question.phase = Phase::Asking { sent: 0 };
+            true
+        });
+        refused
     }
 }
 

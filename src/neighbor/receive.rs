@@ -5,12 +5,13 @@ use core::net::Ipv4Addr;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
 
-use super::binding::{Binding, Source, State};
+use super::binding::{Binding, Held, Point, Source, State, names};
 use super::engine::{Event, Neighbors, Output, Refused};
+use super::questions::Block;
 use super::table::BindingId;
-use super::{GAP_TIME, GAP_TIME_MAX};
+use super::{GAP_TIME, GAP_TIME_MAX, SOLICIT_WINDOW};
 use crate::wire::icmp::is_host;
-use crate::wire::pe_arp::{Claim, Kind, Lifetime, MAX_RECORDS, Message, Record};
+use crate::wire::pe_arp::{Claim, Kind, Lifetime, MAX_RECORDS, Message, PeAddress, Record};
 
 /// What was heard of an owner.
 struct Heard<'a> {
@@ -44,6 +45,16 @@ impl Neighbors {
             return Err(Refused::NotSpoken);
         }
         self.check_sender(source, message.sender_hardware)?;
+        // PE-ARP rule 10.
+        let (sender, target) = (message.sender.ip, message.target.ip);
+        let to_nobody = message.kind() == Kind::Conflict;
+        if !(sender.is_unspecified() || is_host(sender)) || !(to_nobody || is_host(target)) {
+            return Err(Refused::BadAddress);
+        }
+        // PE-ARP rule 28.
+        if message.authority && !self.config.authorities.contains(&message.sender_hardware) {
+            return Err(Refused::NoAuthority);
+        }
         let result = match message.kind() {
             Kind::Resolve => self.on_resolve(message, now),
             Kind::SolicitAll => self.on_solicit_all(message, now),
@@ -51,7 +62,7 @@ impl Neighbors {
             Kind::Announce => self.on_announce(message, now),
             Kind::Probe => self.on_probe(message, now),
             Kind::Conflict => self.on_conflict(message, now),
-            Kind::Release => self.on_release(message),
+            Kind::Release => self.on_release(message, now),
             Kind::Nak => self.on_nak(message, now),
         };
         self.drive(now);
@@ -72,8 +83,8 @@ impl Neighbors {
             operation,
             source_hardware_addr: hardware,
             source_protocol_addr: sender,
+            target_hardware_addr: to,
             target_protocol_addr: target,
-            ..
         } = *message
         else {
             return Err(Refused::SenderMismatch);
@@ -87,14 +98,7 @@ impl Neighbors {
         let result = match operation {
             ArpOperation::Request => self.on_plain_request(hardware, sender, target, now),
             ArpOperation::Reply if !named => Err(Refused::Unsolicited),
-            ArpOperation::Reply => {
-                let confirmed = self.questions.asks(sender) || self.is_probing(sender, hardware);
-                if confirmed {
-                    self.learn_plain(sender, hardware, true, now)
-                } else {
-                    Err(Refused::Unsolicited)
-                }
-            }
+            ArpOperation::Reply => self.on_plain_reply(hardware, sender, (to, target), now),
             ArpOperation::Unknown(_) => Err(Refused::Unsolicited),
         };
         self.drive(now);
@@ -123,13 +127,8 @@ impl Neighbors {
         let proxied = self.config.proxy && self.table.scheme(target).is_some();
         let answer = own || proxied;
         let mut result = Ok(());
-        if !sender.is_unspecified() {
-            // RFC 826: merge what is known already; learn a new one only when we are the target.
-            let known = self.table.find(sender, hardware).is_some()
-                || self.table.of_address(sender).any(|(_, binding)| binding.source == Source::Arp);
-            if answer || known {
-                result = self.learn_plain(sender, hardware, false, now);
-            }
+        if !sender.is_unspecified() && (answer || self.knows_plain(sender, hardware)) {
+            result = self.learn_plain(sender, hardware, false, now);
         }
         if answer {
             let message = ArpRepr::EthernetIpv4 {
@@ -142,6 +141,34 @@ impl Neighbors {
             self.outputs.push_back(Output::Arp { destination: hardware, message });
         }
         result
+    }
+
+    /// PE-ARP rule 27: an answer to an own question confirms; another reply updates what is known, or tells its
+    /// target.
+    fn on_plain_reply(
+        &mut self,
+        hardware: EthernetAddress,
+        sender: Ipv4Addr,
+        (to, target): (EthernetAddress, Ipv4Addr),
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let to_us = to == self.config.hardware;
+        let asked = self.questions.asks_any(sender) || self.is_probing(sender, hardware);
+        let told = to_us && target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
+        if to_us && asked {
+            self.learn_plain(sender, hardware, true, now)
+        } else if told || self.knows_plain(sender, hardware) {
+            self.learn_plain(sender, hardware, false, now)
+        } else {
+            Err(Refused::Unsolicited)
+        }
+    }
+
+    /// RFC 826: whether a plain message updates something, rather than being news.
+    fn knows_plain(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> bool {
+        self.table
+            .of_address(ip)
+            .any(|(_, binding)| binding.source == Source::Arp || binding.hardware == hardware)
     }
 
     fn learn_plain(
@@ -170,7 +197,8 @@ impl Neighbors {
             records: &message.records,
             complete: message.complete,
             shared: message.sender.shared,
-            source: Source::Learned,
+            // An authority's positive answer is for another host (PE-ARP rule 28).
+            source: if message.authority { Source::Proxy } else { Source::Learned },
             confirmed,
         }
     }
@@ -183,7 +211,9 @@ impl Neighbors {
         // PE-ARP rule 20: what is known is brought up to date, but a new binding is made only by those who will
         // need it: the target, and a router.
         let known = self.table.find(message.sender.ip, message.sender_hardware).is_some();
-        if !message.records.is_empty() && (ours || known || self.config.router) {
+        // PE-ARP rule 55: whatever is asked, a claim to the own set is heard.
+        let disputes = self.own.disputed(message.sender.ip, &message.records).is_some();
+        if !message.records.is_empty() && (ours || known || disputes || self.config.router) {
             result = self.learn(&self.heard(message, false), now);
         }
         if ours {
@@ -210,18 +240,17 @@ impl Neighbors {
         if message.target_hardware != self.config.hardware {
             return Err(Refused::NotForUs);
         }
-        if message.authority && !self.config.authorities.contains(&message.sender_hardware) {
-            return Err(Refused::NoAuthority);
-        }
         let asked = message.sender;
-        let solicited = if asked.protocol == 0 && asked.port.is_none() {
-            // PE-ARP rule 41: the answer to SOLICIT-ALL names no port.
-            self.solicited.get(&asked.ip).is_some_and(|until| now < *until)
-        } else if message.records.iter().any(|record| record.contains(asked.protocol, asked.port)) {
-            self.questions.asks(asked.ip) || self.is_probing(asked.ip, message.sender_hardware)
-        } else {
+        // PE-ARP rule 15: {ip, 0}, the answer to SOLICIT-ALL, names no port.
+        let names_all = asked.protocol == 0 && asked.port.is_none();
+        let holds = |record: &Record| names_all || record.contains(asked.protocol, asked.port);
+        if !message.records.iter().any(holds) {
             return Err(Refused::WithoutAsked);
-        };
+        }
+        // PE-ARP rule 20.
+        let solicited = self.solicited.get(&asked.ip).is_some_and(|at| now <= *at + SOLICIT_WINDOW)
+            || self.is_probing(asked.ip, message.sender_hardware)
+            || self.asks(asked);
         if !solicited {
             return Err(Refused::Unsolicited);
         }
@@ -229,7 +258,8 @@ impl Neighbors {
     }
 
     fn on_announce(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
-        if message.records.is_empty() {
+        // PE-ARP rule 23: a complete set without records withdraws all.
+        if message.records.is_empty() && !message.complete {
             return Err(Refused::NoRecords);
         }
         self.learn(&self.heard(message, false), now)
@@ -269,39 +299,49 @@ impl Neighbors {
         self.events.push_back(Event::OwnConflict { hardware, port, lost: true });
     }
 
-    fn on_release(&mut self, message: &Message) -> Result<(), Refused> {
+    /// PE-ARP rule 25.
+    fn on_release(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
         let (ip, hardware) = (message.sender.ip, message.sender_hardware);
         let Some(id) = self.table.find(ip, hardware) else { return Ok(()) };
         if self.table.binding(id).is_some_and(|binding| binding.source != Source::Static) {
-            self.uninstall(id);
+            let named = |held: &Held| message.records.iter().any(|record| names(record, &held.record));
+            self.keep_records(id, |held| !named(held), now);
         }
         Ok(())
     }
 
     fn on_nak(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
-        let from_authority = self.config.authorities.contains(&message.sender_hardware);
-        if !message.authority || !from_authority {
+        if !message.authority {
             return Err(Refused::NoAuthority);
         }
         if message.target_hardware != self.config.hardware {
             return Err(Refused::NotForUs);
         }
-        let [Record { claim: Claim::Range(gap), lifetime, .. }] = message.records[..] else {
-            return Err(Refused::NoRecords);
-        };
-        // PE-ARP rule 43.
-        let time = match lifetime {
-            Lifetime::Seconds(seconds) => Duration::from_secs(seconds.into()).min(GAP_TIME_MAX),
-            Lifetime::Unknown => GAP_TIME,
-            Lifetime::Withdrawn => return Ok(()),
-        };
-        let until = now + time;
-        let refused = self.questions.no_owner(message.sender.ip, message.sender.port, gap, until);
-        let refused = refused.ok_or(Refused::Unsolicited)?;
-        for waiting in refused {
-            self.give_up(waiting, Refused::NoOwner);
+        let asked = message.sender;
+        if !message.records.iter().any(|record| record.contains(asked.protocol, asked.port)) {
+            return Err(Refused::WithoutAsked);
+        }
+        if !self.asks(asked) {
+            return Err(Refused::Unsolicited);
+        }
+        for gap in &message.records {
+            // PE-ARP rule 43.
+            let time = match gap.lifetime {
+                Lifetime::Seconds(seconds) => Duration::from_secs(seconds.into()).min(GAP_TIME_MAX),
+                Lifetime::Unknown => GAP_TIME,
+                Lifetime::Withdrawn => continue,
+            };
+            for waiting in self.questions.no_owner(asked.ip, *gap, now + time) {
+                self.give_up(waiting, Refused::NoOwner);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a question about the block of `asked` is open.
+    fn asks(&self, asked: PeAddress) -> bool {
+        let scheme = self.question_scheme(asked.ip);
+        self.questions.asks(asked.ip, Block::of(scheme, asked.protocol, asked.port))
     }
 
     /// Whether the binding is being asked by unicast.
@@ -320,8 +360,11 @@ impl Neighbors {
         {
             return self.on_own_claimed(heard.hardware, port, now);
         }
-        if heard.shared && self.learned_shared.insert(heard.ip) {
+        // PE-ARP rule 26.
+        if heard.shared && self.learned_shared.insert(heard.ip, now).is_none() {
             self.drop_plain_bindings(heard.ip);
+        } else if let Some(last) = self.learned_shared.get_mut(&heard.ip) {
+            *last = now;
         }
         let earlier = self.table.find(heard.ip, heard.hardware);
         let earlier_binding = earlier.and_then(|id| self.table.binding(id));
@@ -331,7 +374,7 @@ impl Neighbors {
             // A plain answer of a host that speaks PE-ARP tells nothing new.
             return Ok(());
         }
-        let records = merge(earlier_binding, heard);
+        let records = merge(earlier_binding, heard, now);
         if records.is_empty() {
             if let Some(id) = earlier {
                 self.uninstall(id);
@@ -344,7 +387,10 @@ impl Neighbors {
         let seniority = earlier_binding.map(|binding| binding.seniority);
         let state = earlier_binding.map(|binding| binding.state.at(now));
         let same = earlier_binding
-            .is_some_and(|binding| binding.records == records && binding.source == heard.source);
+            .is_some_and(|binding| binding.source == heard.source && binding.holds_same(&records));
+        let challenged = earlier_binding.and_then(|binding| binding.challenged);
+        // An answer ends the dispute.
+        let disputed = earlier_binding.and_then(|binding| binding.disputed).filter(|_| !heard.confirmed);
         // RFC 4861 §7.2.5: an unsolicited message that says nothing new leaves the state alone.
         let state = match state {
             _ if heard.confirmed => self.reachable(now),
@@ -352,8 +398,6 @@ impl Neighbors {
             _ => State::Stale,
         };
         let seniority = self.seniority_among(heard, &records, seniority, now);
-        let expires = lifetime_end(&records, now);
-        let challenged = earlier.and_then(|id| self.table.binding(id)).and_then(|binding| binding.challenged);
         let binding = Binding {
             ip: heard.ip,
             hardware: heard.hardware,
@@ -362,61 +406,63 @@ impl Neighbors {
             seniority,
             state,
             heard: now,
-            expires,
             challenged,
+            disputed,
         };
         self.install(binding, now)
     }
 
-    /// Which place a claim takes among the others to the same ports (PE-ARP rule 5): behind an incumbent that is
+    /// Which place a claim takes among the others to the same ports (PE-ARP rule 53): behind an incumbent that is
     /// REACHABLE, which is asked whether it is still there; before one that is not.
     fn seniority_among(
         &mut self,
         heard: &Heard<'_>,
-        records: &[Record],
+        records: &[Held],
         earlier: Option<i64>,
         now: Instant,
     ) -> i64 {
-        let ahead: Vec<(BindingId, EthernetAddress, i64, State)> = self
+        let rank = heard.source.rank();
+        let claim = (rank, earlier.unwrap_or(i64::MIN));
+        let ahead: Vec<(BindingId, Point)> = self
             .table
             .of_address(heard.ip)
-            .filter(|(_, other)| other.hardware != heard.hardware && other.intersects(records))
-            .filter(|(_, other)| other.precedence() > (heard.source, earlier.unwrap_or(i64::MIN)))
-            .map(|(id, other)| (id, other.hardware, other.seniority, other.state.at(now)))
+            .filter(|(_, other)| other.hardware != heard.hardware && other.precedence() > claim)
+            .filter_map(|(id, other)| Some((id, other.meets(records)?)))
             .collect();
-        let mut junior: Option<i64> = None;
-        for (id, hardware, seniority, state) in ahead {
-            let conflict = Event::Conflict { ip: heard.ip, incumbent: hardware, newcomer: heard.hardware };
+        // The lowest place of those that the claim comes behind, and whether it goes before one of its rank.
+        let (mut behind, mut before) = (None, false);
+        for (id, point) in ahead {
+            let Some(incumbent) = self.table.binding_mut(id) else { continue };
+            let conflict =
+                Event::Conflict { ip: heard.ip, incumbent: incumbent.hardware, newcomer: heard.hardware };
             self.events.push_back(conflict);
-            match state {
-                State::Permanent => {}
-                State::Stale | State::Delay { .. } => {}
+            if incumbent.source.rank() > rank {
+                continue;
+            }
+            let seniority = incumbent.seniority;
+            let stands = match incumbent.state.at(now) {
                 State::Reachable { .. } => {
-                    if self.table.binding_mut(id).is_some_and(|incumbent| incumbent.may_be_challenged(now)) {
+                    if incumbent.may_be_challenged(now) {
+                        incumbent.disputed = Some(point);
                         self.confirm(id, 0, now);
                     }
-                    junior = Some(junior.map_or(seniority, |lowest| lowest.min(seniority)));
+                    true
                 }
-                // Being asked already.
-                State::Probe { .. } => {
-                    junior = Some(junior.map_or(seniority, |lowest| lowest.min(seniority)))
-                }
+                // Being asked about another claim already; asked for its own sake, it is not confirmed.
+                State::Probe { .. } => incumbent.disputed.is_some(),
+                State::Permanent | State::Stale | State::Delay { .. } => false,
+            };
+            if stands {
+                behind = Some(behind.map_or(seniority, |lowest: i64| lowest.min(seniority)));
+            } else {
+                before = true;
             }
         }
-        match (junior, earlier) {
-            (Some(seniority), earlier) => earlier.map_or(seniority - 1, |own| own.min(seniority - 1)),
-            (None, Some(own)) if !self.has_senior(heard, records, own) => own,
+        match (behind, earlier) {
+            (Some(lowest), earlier) => earlier.map_or(lowest - 1, |own| own.min(lowest - 1)),
+            (None, Some(own)) if !before => own,
             (None, _) => self.next_seniority(),
         }
-    }
-
-    fn has_senior(&self, heard: &Heard<'_>, records: &[Record], own: i64) -> bool {
-        self.table.of_address(heard.ip).any(|(_, other)| {
-            other.hardware != heard.hardware
-                && other.source == heard.source
-                && other.seniority > own
-                && other.intersects(records)
-        })
     }
 
     fn on_own_claimed(&mut self, hardware: EthernetAddress, port: u16, now: Instant) -> Result<(), Refused> {
@@ -439,26 +485,21 @@ impl Neighbors {
         for id in plain {
             self.uninstall(id);
         }
-        // `uninstall` forgets that an address without bindings is shared.
-        self.learned_shared.insert(ip);
     }
 }
 
 /// PE-ARP rule 2: COMPLETE replaces, else records add up; a lifetime of 0 takes a record away.
-fn merge(earlier: Option<&Binding>, heard: &Heard<'_>) -> Vec<Record> {
-    let kept = earlier.filter(|_| !heard.complete).map_or(&[][..], |binding| &binding.records);
-    let is_new =
-        |old: &&Record| !heard.records.iter().any(|new| (new.claim, new.scope) == (old.claim, old.scope));
-    let mut records: Vec<Record> = kept.iter().filter(is_new).copied().collect();
-    records.extend(heard.records.iter().filter(|record| record.lifetime != Lifetime::Withdrawn));
+fn merge(earlier: Option<&Binding>, heard: &Heard<'_>, now: Instant) -> Vec<Held> {
+    let adds_to = |binding: &&Binding| !heard.complete && binding.source == heard.source;
+    let kept = earlier.filter(adds_to).map_or(&[][..], |binding| &binding.records);
+    let replaced = |old: &Record| {
+        heard.records.iter().any(|new| match new.lifetime {
+            Lifetime::Withdrawn => names(new, old),
+            Lifetime::Seconds(_) | Lifetime::Unknown => (new.claim, new.scope) == (old.claim, old.scope),
+        })
+    };
+    let mut records: Vec<Held> = kept.iter().filter(|held| !replaced(&held.record)).copied().collect();
+    let stands = |record: &&Record| record.lifetime != Lifetime::Withdrawn;
+    records.extend(heard.records.iter().filter(stands).map(|record| Held::new(*record, now)));
     records
-}
-
-/// The binding lives as long as its shortest record: what it asks again then, it learns anew.
-fn lifetime_end(records: &[Record], now: Instant) -> Option<Instant> {
-    let seconds = records.iter().filter_map(|record| match record.lifetime {
-        Lifetime::Seconds(seconds) => Some(seconds),
-        Lifetime::Unknown | Lifetime::Withdrawn => None,
-    });
-    seconds.min().map(|seconds| now + Duration::from_secs(seconds.into()))
 }

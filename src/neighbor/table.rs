@@ -1,7 +1,7 @@
 //! Bindings by address and port, with lookups in constant time.
 //!
 //! Every claim is a set of *blocks*: a PSID under some `(a, k)`. A range is a union of at most 30 blocks with
-//! `a = 0`, a whole address is the block `a = 0, k = 0`. The blocks of one address are grouped by scheme and
+//! `a = 0`; a whole address and a portless protocol are blocks of their own. The blocks of one address are grouped by scheme and
 //! protocol scope; a lookup looks into each group once, and where all sharers use one scheme there is one group.
 
 use core::net::Ipv4Addr;
@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 use smoltcp::wire::EthernetAddress;
 
-use super::binding::Binding;
+use super::binding::{Binding, Source};
 use super::{MAX_BINDINGS, MAX_BINDINGS_PER_ADDRESS, MAX_BINDINGS_PER_HARDWARE, MAX_BLOCKS};
-use crate::ports::{Psid, Scheme};
+use crate::ports::Scheme;
 use crate::wire::pe_arp::{Claim, Record};
 
 pub(super) type BindingId = u32;
@@ -26,7 +26,12 @@ const MAX_DENSE_LENGTH: u8 = 12;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Ports(Scheme),
+    /// A record of one port: precedes the set around it where both were given (PE-ARP rule 31).
+    Single,
+    /// One protocol without ports.
     Portless,
+    /// Every port, and what has none.
+    Whole,
 }
 
 /// Slots of one scheme: who holds each PSID.
@@ -73,6 +78,8 @@ struct Group {
 struct Address {
     groups: Vec<Group>,
     bindings: Vec<BindingId>,
+    /// How many of the bindings are not static.
+    learned: usize,
 }
 
 /// A bound of the table was reached.
@@ -125,34 +132,32 @@ impl Table {
     /// The binding that stands for a port, or for a portless protocol.
     pub(super) fn lookup(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> Option<BindingId> {
         let address = self.addresses.get(&ip)?;
-        let mut best = None;
-        for group in &address.groups {
-            let Some(slot) = group.slot_of(protocol, port) else { continue };
-            let Some(id) = group.slots.holder(slot) else { continue };
-            best = match best {
-                Some(other) if self.precedence(other) >= self.precedence(id) => best,
-                _ => Some(id),
-            };
-        }
-        best
+        let holders = address.groups.iter().filter_map(|group| {
+            let id = group.slots.holder(group.slot_of(protocol, port)?)?;
+            let (rank, seniority) = self.precedence(id);
+            Some(((rank, rank == Source::Static.rank() && group.form == Form::Single, seniority), id))
+        });
+        holders.max_by_key(|(precedence, _)| *precedence).map(|(_, id)| id)
     }
 
-    fn precedence(&self, id: BindingId) -> (super::Source, i64) {
+    fn precedence(&self, id: BindingId) -> (u8, i64) {
         self.bindings[id as usize].precedence()
     }
 
     /// Puts a binding in, in place of an earlier one of the same address and hardware.
     pub(super) fn insert(&mut self, binding: Binding) -> Result<BindingId, TableFull> {
-        let blocks: usize = binding.records.iter().map(block_count).sum();
+        let blocks = blocks_of(&binding);
         let old = self.find(binding.ip, binding.hardware);
-        if binding.source != super::Source::Static {
+        if binding.source != Source::Static {
+            let replaced = old.and_then(|id| self.binding(id));
+            let (learned_before, blocks_before) =
+                replaced.map_or((0, 0), |old| (usize::from(old.source != Source::Static), blocks_of(old)));
             let of_hardware = self.per_hardware.get(&binding.hardware).copied().unwrap_or(0);
-            let of_address = self.addresses.get(&binding.ip).map_or(0, |address| address.bindings.len());
-            let replaced = usize::from(old.is_some());
-            if of_hardware - replaced >= MAX_BINDINGS_PER_HARDWARE
-                || of_address - replaced >= MAX_BINDINGS_PER_ADDRESS
-                || self.bindings.len() - replaced >= MAX_BINDINGS
-                || self.blocks + blocks > MAX_BLOCKS
+            let of_address = self.addresses.get(&binding.ip).map_or(0, |address| address.learned);
+            if of_hardware - learned_before >= MAX_BINDINGS_PER_HARDWARE
+                || of_address - learned_before >= MAX_BINDINGS_PER_ADDRESS
+                || self.bindings.len() - usize::from(old.is_some()) >= MAX_BINDINGS
+                || self.blocks - blocks_before + blocks > MAX_BLOCKS
             {
                 return Err(TableFull);
             }
@@ -161,30 +166,37 @@ impl Table {
             self.remove(old);
         }
         let ip = binding.ip;
-        *self.per_hardware.entry(binding.hardware).or_default() += 1;
+        let learned = binding.source != Source::Static;
+        if learned {
+            *self.per_hardware.entry(binding.hardware).or_default() += 1;
+        }
         let records = binding.records.clone();
         let id = self.bindings.insert(binding) as BindingId;
-        self.addresses.entry(ip).or_default().bindings.push(id);
+        let address = self.addresses.entry(ip).or_default();
+        address.bindings.push(id);
+        address.learned += usize::from(learned);
         self.blocks += blocks;
-        for record in &records {
-            for_each_block(record, |form, scope, slot| self.claim(ip, form, scope, slot, id));
+        for held in &records {
+            for_each_block(&held.record, |form, scope, slot| self.claim(ip, form, scope, slot, id));
         }
         Ok(id)
     }
 
     pub(super) fn remove(&mut self, id: BindingId) -> Option<Binding> {
         let binding = self.bindings.try_remove(id as usize)?;
-        if let Some(count) = self.per_hardware.get_mut(&binding.hardware) {
+        let learned = binding.source != Source::Static;
+        if learned && let Some(count) = self.per_hardware.get_mut(&binding.hardware) {
             *count -= 1;
             if *count == 0 {
                 self.per_hardware.remove(&binding.hardware);
             }
         }
-        self.blocks -= binding.records.iter().map(block_count).sum::<usize>();
+        self.blocks -= blocks_of(&binding);
         if let Some(address) = self.addresses.get_mut(&binding.ip) {
             address.bindings.retain(|other| *other != id);
-            for record in &binding.records {
-                for_each_block(record, |form, scope, slot| {
+            address.learned -= usize::from(learned);
+            for held in &binding.records {
+                for_each_block(&held.record, |form, scope, slot| {
                     address.release(form, scope, slot, id, &self.bindings);
                 });
             }
@@ -193,6 +205,12 @@ impl Table {
             }
         }
         Some(binding)
+    }
+
+    /// Bindings, blocks, addresses and hosts that are counted.
+    #[cfg(test)]
+    pub(super) fn counters(&self) -> [usize; 4] {
+        [self.bindings.len(), self.blocks, self.addresses.len(), self.per_hardware.len()]
     }
 
     fn claim(&mut self, ip: Ipv4Addr, form: Form, scope: u8, slot: u16, id: BindingId) {
@@ -257,12 +275,16 @@ impl Group {
         }
         match (self.form, port) {
             (Form::Ports(scheme), Some(port)) => scheme.covers(port).then(|| scheme.psid_of(port)),
-            // A whole address holds what has no port, too.
-            (Form::Ports(scheme), None) => (scheme == Psid::FULL.scheme()).then_some(0),
+            (Form::Single, Some(port)) => Some(port),
+            (Form::Whole, _) => Some(0),
             (Form::Portless, None) => Some(u16::from(protocol)),
-            (Form::Portless, Some(_)) => None,
+            (Form::Ports(_) | Form::Single, None) | (Form::Portless, Some(_)) => None,
         }
     }
+}
+
+fn blocks_of(binding: &Binding) -> usize {
+    binding.records.iter().map(|held| block_count(&held.record)).sum()
 }
 
 fn block_count(record: &Record) -> usize {
@@ -273,11 +295,16 @@ fn block_count(record: &Record) -> usize {
 }
 
 fn for_each_block(record: &Record, mut visit: impl FnMut(Form, u8, u16)) {
-    let mut ports = |psid: Psid| visit(Form::Ports(psid.scheme()), record.scope, psid.value());
     match record.claim {
-        Claim::Range(range) => range.blocks().for_each(ports),
-        Claim::Psid(psid) => ports(psid),
-        Claim::Full => ports(Psid::FULL),
+        Claim::Range(range) if range.first() == range.last() => {
+            visit(Form::Single, record.scope, range.first())
+        }
+        Claim::Psid(psid) if psid.scheme().length() == 16 => visit(Form::Single, record.scope, psid.value()),
+        Claim::Range(range) => {
+            range.blocks().for_each(|psid| visit(Form::Ports(psid.scheme()), record.scope, psid.value()));
+        }
+        Claim::Psid(psid) => visit(Form::Ports(psid.scheme()), record.scope, psid.value()),
+        Claim::Full => visit(Form::Whole, 0, 0),
         Claim::Portless(protocol) => visit(Form::Portless, 0, u16::from(protocol)),
     }
 }

@@ -179,6 +179,8 @@ impl Record {
             KIND_PORTLESS => Claim::Portless(b0),
             unknown => return Err(RecordError::Kind(unknown)),
         };
+        // PE-ARP §3.3: it has no meaning there.
+        let scope = if matches!(claim, Claim::Full | Claim::Portless(_)) { 0 } else { scope };
         Ok(Self { claim, scope, lifetime: Lifetime::from_wire(lifetime) })
     }
 
@@ -393,5 +395,24 @@ impl Message {
             let (kind, body) = record.to_wire();
             packet.set_record(index, kind, record.scope, body, record.lifetime.to_wire());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PE-ARP §3.3: what has every port, or none, has no scope, whatever the byte says.
+    #[test]
+    fn a_scope_without_meaning_is_ignored() {
+        for (kind, body, port) in
+            [(KIND_FULL, [0, 0, 0xFF, 0xFF], Some(80)), (KIND_PORTLESS, [47, 0, 0, 0], None)]
+        {
+            let record = Record::from_wire((kind, 6, body, 60)).unwrap();
+            assert_eq!(record.scope, 0);
+            assert!(record.contains(47, port));
+        }
+        let range = Record::from_wire((KIND_RANGE, 6, [0, 1, 0, 9], 60)).unwrap();
+        assert!(range.contains(6, Some(5)) && !range.contains(17, Some(5)));
     }
 }
