@@ -6,3 +6,4 @@ pub mod forward;
 pub mod node;
 pub mod link;
 pub mod runtime;
+pub mod cmd;

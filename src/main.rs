@@ -1,1 +1,7 @@
-fn main() {}
+//! `pearp`: the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pearp::cmd::run()
+}

@@ -45,6 +45,8 @@ drop_reasons! {
     PeArpRecord = "pe_arp_record",
     /// Ethernet source and ARP sender differ, or are no host's.
     ArpSender = "arp_sender",
+    /// An ARP message about an address that no host can have.
+    ArpAddress = "arp_address",
     /// An own frame that came back.
     OwnEcho = "own_echo",
     /// PE-ARP on a link without it.
@@ -130,6 +132,7 @@ impl From<Refused> for DropReason {
             Refused::PendingFull => Self::PendingFull,
             Refused::QuestionsFull => Self::QuestionsFull,
             Refused::SenderMismatch => Self::ArpSender,
+            Refused::BadAddress => Self::ArpAddress,
             Refused::OwnEcho => Self::OwnEcho,
             Refused::NotSpoken => Self::PeArpNotSpoken,
             Refused::OffLink => Self::OffLinkClaim,

@@ -1,0 +1,246 @@
+//! `pearp router`.
+
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
+
+use super::arp::table;
+use super::serve::{ServeArgs, counters, parse_hardware, shown, tell_ready};
+use crate::link::{Device, DeviceName, Link};
+use crate::node::{Counters, Host, LinkId, Node, Role, Route, Router, RouterConfig, RouterLink, Verdict};
+use crate::ports::Scheme;
+use crate::runtime::{Clock, EventLoop, Service, random_seed};
+use crate::wire::{Frame, Medium};
+
+const EXAMPLES: &str = "Example, in a namespace of its own, with TAPs that are ports of two bridges:
+  pearp router --lan lab-lan:router,address=198.51.100.1/24,mac=02:00:00:00:00:01 \\
+               --outside lab-wan:router,address=203.0.113.1/24,mac=02:00:00:00:01:01 \\
+               --shared 198.51.100.2=0,4
+
+LINK is [NETNS:]TAP,address=ADDRESS/LENGTH,mac=MAC. SIGTERM or Ctrl-C ends the router.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RouterArgs {
+    /// A link with hosts on it; may be given several times
+    #[arg(long, value_name = "LINK", required = true)]
+    lan: Vec<LinkArg>,
+    /// A link to the outside, where only plain ARP is spoken
+    #[arg(long, value_name = "LINK")]
+    outside: Vec<LinkArg>,
+    /// A shared address and its sharing scheme, as ADDRESS=A,K; may be given several times
+    #[arg(long, value_name = "ADDRESS=A,K", value_parser = parse_shared)]
+    shared: Vec<(Ipv4Addr, Scheme)>,
+    /// A route by another router, as PREFIX=GATEWAY, for example 0.0.0.0/0=203.0.113.254
+    #[arg(long, value_name = "PREFIX=GATEWAY", value_parser = parse_route)]
+    route: Vec<Route>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Clone, Debug)]
+struct LinkArg {
+    device: DeviceName,
+    address: Ipv4Cidr,
+    hardware: EthernetAddress,
+}
+
+impl FromStr for LinkArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let device = parts.next().unwrap_or_default().parse()?;
+        let (mut address, mut hardware) = (None, None);
+        for part in parts {
+            match part.split_once('=') {
+                Some(("address", value)) => address = Some(parse_address(value)?),
+                Some(("mac", value)) => hardware = Some(parse_hardware(value)?),
+                _ => return Err(format!("`{part}` is neither address=ADDRESS/LENGTH nor mac=MAC")),
+            }
+        }
+        Ok(Self {
+            device,
+            address: address.ok_or("address=ADDRESS/LENGTH is missing")?,
+            hardware: hardware.ok_or("mac=MAC is missing")?,
+        })
+    }
+}
+
+/// An address with the length of its on-link prefix.
+pub(super) fn parse_address(text: &str) -> Result<Ipv4Cidr, String> {
+    let bad = || format!("`{text}` is not an address with a prefix length, like 198.51.100.2/24");
+    let cidr: Ipv4Cidr = text.parse().map_err(|()| bad())?;
+    if !text.contains('/') || !crate::wire::icmp::is_host(cidr.address()) {
+        return Err(bad());
+    }
+    let network = cidr.network().address();
+    if cidr.prefix_len() < 31 && (cidr.address() == network || Some(cidr.address()) == cidr.broadcast()) {
+        return Err(format!("{} is not a host's address in its network", cidr.address()));
+    }
+    Ok(cidr)
+}
+
+fn parse_shared(text: &str) -> Result<(Ipv4Addr, Scheme), String> {
+    let (address, scheme) = text.split_once('=').ok_or("write ADDRESS=A,K, for example 198.51.100.2=0,4")?;
+    let address = address.parse().map_err(|_| format!("`{address}` is not an IPv4 address"))?;
+    Ok((address, scheme.parse().map_err(|error: crate::ports::PsidError| error.to_string())?))
+}
+
+fn parse_route(text: &str) -> Result<Route, String> {
+    let (prefix, gateway) = text.split_once('=').ok_or("write PREFIX=GATEWAY, for example 0.0.0.0/0=203.0.113.254")?;
+    let prefix: Ipv4Cidr = prefix.parse().map_err(|()| format!("`{prefix}` is not a prefix"))?;
+    let gateway = gateway.parse().map_err(|_| format!("`{gateway}` is not an IPv4 address"))?;
+    Ok(Route { prefix: prefix.network(), gateway })
+}
+
+pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
+    let links: Vec<(Role, &LinkArg)> = args
+        .lan
+        .iter()
+        .map(|link| (Role::Lan, link))
+        .chain(args.outside.iter().map(|link| (Role::Outside, link)))
+        .collect();
+    check(&args, &links)?;
+    let clock = Clock::start();
+    let mut devices: Vec<Box<dyn Link>> = Vec::new();
+    for (role, link) in &links {
+        devices.push(match role {
+            // One file takes the frames of one link.
+            Role::Lan if devices.is_empty() => args.serve.open_lan(&link.device, &clock)?,
+            Role::Lan | Role::Outside => Box::new(Device::open(&link.device, Medium::Ethernet)?),
+        });
+    }
+    let control = args.serve.bind()?;
+    let config = RouterConfig {
+        links: links
+            .iter()
+            .map(|(role, link)| RouterLink {
+                name: link.device.to_string(),
+                role: *role,
+                hardware: link.hardware,
+                address: link.address,
+                mtu: args.serve.mtu(),
+            })
+            .collect(),
+        shared: args.shared.clone(),
+        routes: args.route.clone(),
+        pro: args.serve.pro,
+        seed: random_seed()?,
+    };
+    let router = Router::new(config, clock.now());
+    let event_loop = EventLoop::new(RouterService { router }, devices, control, clock)?;
+    tracing::info!(shared = args.shared.len(), links = links.len(), "router serves");
+    if let Some(fd) = args.serve.ready_fd {
+        tell_ready(fd, "router");
+    }
+    event_loop.run()?;
+    tracing::info!("router ended");
+    Ok(())
+}
+
+fn check(args: &RouterArgs, links: &[(Role, &LinkArg)]) -> anyhow::Result<()> {
+    for (address, _) in &args.shared {
+        let lan = args.lan.iter().any(|link| link.address.contains_addr(address));
+        if !lan {
+            bail!("shared address {address} is on no --lan: give one whose prefix contains it");
+        }
+        if links.iter().any(|(_, link)| link.address.address() == *address) {
+            bail!("shared address {address} is the router's own: share another one");
+        }
+    }
+    for route in &args.route {
+        let on_link = links.iter().any(|(_, link)| link.address.contains_addr(&route.gateway));
+        if !on_link {
+            bail!("gateway {} of route {} is on none of the links", route.gateway, route.prefix);
+        }
+    }
+    Ok(())
+}
+
+struct RouterService {
+    router: Router,
+}
+
+impl Node for RouterService {
+    fn links(&self) -> Vec<(String, Medium)> {
+        self.router.links()
+    }
+
+    fn handle_frame(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
+        self.router.handle_frame(link, frame, now)
+    }
+
+    fn poll_transmit(&mut self, now: Instant) -> Option<(LinkId, Frame)> {
+        self.router.poll_transmit(now)
+    }
+
+    fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
+        self.router.poll_timeout(now)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.router.handle_timeout(now);
+    }
+
+    fn send_failed(&mut self, link: LinkId) {
+        self.router.send_failed(link);
+    }
+
+    fn counters(&self) -> &Counters {
+        self.router.counters()
+    }
+
+    fn neighbors(&self, now: Instant) -> Vec<(String, crate::neighbor::Entry)> {
+        self.router.neighbors(now)
+    }
+}
+
+impl Service for RouterService {
+    fn arp(&self, now: Instant) -> Value {
+        table(self.router.neighbors(now))
+    }
+
+    fn status(&mut self, _now: Instant) -> Value {
+        let (counters, drops) = counters(self.router.counters());
+        let links: Vec<_> = self
+            .router
+            .describe()
+            .map(|(name, address, config)| {
+                let shared: Vec<_> =
+                    config.schemes.iter().map(|(ip, scheme)| format!("{ip}={scheme}")).collect();
+                json!({
+                    "link": name,
+                    "address": address.address(),
+                    "prefix_len": address.prefix_len(),
+                    "link_address": shown(config.hardware),
+                    "role": if config.pe { "lan" } else { "outside" },
+                    "shared": shared,
+                })
+            })
+            .collect();
+        json!({
+            "name": "router",
+            "role": "router",
+            "pid": std::process::id(),
+            "links": links,
+            "counters": counters,
+            "drops": drops,
+        })
+    }
+
+    fn host(&mut self) -> Option<&mut Host> {
+        None
+    }
+
+    fn turn(&mut self, _now: Instant) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn stop(&mut self, _now: Instant) {}
+}

@@ -1,0 +1,104 @@
+//! What `host` and `router` have in common: options of a node process, links, readiness.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Map, Value, json};
+use smoltcp::wire::EthernetAddress;
+
+use crate::link::{Capture, Device, DeviceName, Link};
+use crate::node::Counters;
+use crate::runtime::{Clock, ControlSocket, control_path};
+use crate::wire::{Medium, pe_arp};
+
+/// Options of every node process.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Control socket [default: NETNS.sock in /run/pearp/control, or under $PEARP_RUN]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Write `ready NAME` to this file descriptor when the node serves
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..))]
+    pub(super) ready_fd: Option<RawFd>,
+    /// Record every frame of the LAN in this pcap file
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
+    /// Largest IP packet of the links, in bytes
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..))]
+    mtu: u16,
+    /// ar$pro of PE-ARP messages
+    #[arg(long, value_name = "NUMBER", default_value = "0x88B5", value_parser = parse_pro, hide = true)]
+    pub(super) pro: u16,
+}
+
+impl ServeArgs {
+    pub(super) fn mtu(&self) -> usize {
+        self.mtu.into()
+    }
+
+    pub(super) fn bind(&self) -> anyhow::Result<ControlSocket> {
+        ControlSocket::bind(&self.socket.clone().unwrap_or_else(control_path))
+    }
+
+    /// Opens a LAN device, recorded where that is asked for.
+    pub(super) fn open_lan(&self, device: &DeviceName, clock: &Clock) -> anyhow::Result<Box<dyn Link>> {
+        let link = Device::open(device, Medium::Ethernet)?;
+        let Some(path) = &self.capture else { return Ok(Box::new(link)) };
+        let file = File::create(path).with_context(|| format!("cannot write the capture {}", path.display()))?;
+        Ok(Box::new(Capture::new(link, BufWriter::new(file), clock.epoch())?))
+    }
+}
+
+fn parse_pro(text: &str) -> Result<u16, String> {
+    let number = text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u16::from_str_radix(hex, 16).ok());
+    // Below 0x0600 an EtherType is a length, and 0x0800 is plain ARP's.
+    let valid = number.filter(|number| *number >= 0x0600 && *number != 0x0800);
+    valid.ok_or_else(|| format!("`{text}` is no EtherType that PE-ARP could use, like {:#06x}", pe_arp::DEFAULT_PRO))
+}
+
+/// A link-layer address of one host, as `02:00:00:00:02:01`.
+pub(super) fn parse_hardware(text: &str) -> Result<EthernetAddress, String> {
+    let address: EthernetAddress = text
+        .parse()
+        .map_err(|()| format!("`{text}` is not a link-layer address: write six bytes as 02:00:00:00:02:01"))?;
+    if !address.is_unicast() || address.0 == [0; 6] {
+        return Err(format!("`{text}` is not the address of one host: the first byte must be even"));
+    }
+    Ok(address)
+}
+
+/// Tells whoever started the node that it serves.
+pub(super) fn tell_ready(fd: RawFd, name: &str) {
+    let told = fs::OpenOptions::new().write(true).open(Path::new("/proc/self/fd").join(fd.to_string()));
+    if let Err(error) = told.and_then(|mut file| writeln!(file, "ready {name}")) {
+        tracing::warn!(fd, %error, "cannot write to the file descriptor of --ready-fd");
+    }
+    // Whoever waits sees the end of it.
+    let _ = nix::unistd::close(fd);
+}
+
+/// `counters` and `drops` of a status.
+pub(super) fn counters(counters: &Counters) -> (Value, Value) {
+    let drops: Map<_, _> =
+        counters.drops().map(|(reason, count)| (reason.name().to_owned(), json!(count))).collect();
+    let dropped: u64 = counters.drops().map(|(_, count)| count).sum();
+    let all = json!({
+        "received": counters.received,
+        "originated": counters.originated,
+        "delivered": counters.delivered,
+        "forwarded": counters.forwarded,
+        "pending": counters.pending,
+        "dropped": dropped,
+        "arp_sent": counters.arp_sent,
+    });
+    (all, Value::Object(drops))
+}
+
+/// A link-layer address in the usual notation.
+pub(super) fn shown(hardware: EthernetAddress) -> String {
+    hardware.to_string().replace('-', ":")
+}
