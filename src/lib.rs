@@ -1,9 +1,50 @@
-//! PE-ARP.
-pub mod neighbor;
-pub mod ports;
-pub mod wire;
-pub mod forward;
-pub mod node;
-pub mod link;
-pub mod runtime;
+//! PE-ARP: many hosts share one IPv4 address, each owning a set of its ports. ARP messages and the ARP table carry
+//! ports, so that the edge router delivers by `{IP, port}` → link-layer address. Nothing above the Ethernet header is
+//! rewritten. docs/protocol.md is the normative text; `PE-ARP rule n` and `PE-ARP §n` refer to it.
+//!
+//! # Map
+//!
+//! Engines speak meaning, nodes speak frames, links speak bytes, the runtime speaks file descriptors. A module
+//! imports only from those above it in this list.
+//!
+//! | Module | What it holds |
+//! |---|---|
+//! | [`ports`] | port ranges, PSIDs, port sets, the source-port allocator |
+//! | [`wire`] | bytes ⇄ meaning: PE-ARP, the frame buffer with its offload header, flow keys, ICMP |
+//! | [`neighbor`] | engine: the port-aware ARP table of one link, its questions, the own set |
+//! | [`forward`] | engine: routes, the rate of ICMP errors |
+//! | [`node`] | host and edge router: engines composed, frame in → verdict and frames out |
+//! | [`sim`] | the same nodes on simulated segments and a virtual clock, deterministic by seed |
+//! | [`link`] | TAP, TUN, queues in memory, a wrapper that captures frames |
+//! | [`runtime`] | the event loop, the clock, signals, the control socket |
+//! | [`cmd`] | the sub-commands of `pearp` |
+//!
+//! Everything above `link` is sans-IO: the time, the seed of random choices and all input are arguments.
+//! Engines do not import each other; nodes compose them.
+//!
+//! # Vocabulary
+//!
+//! - **shared address**, **sharer** – an IPv4 address with several owners, and one of them
+//! - **port set** – what a sharer owns: a **PSID** under the scheme **(a, k)** of the address, or ranges
+//! - **claim**, **record** – what a message says that its sender owns
+//! - **binding** – the fact that a link-layer address owns ports of an address; a **lease** is a binding with a
+//!   lifetime that a server gave
+//! - **probe**, **confirmation**, **announcement**, **conflict**, **defence** – as in RFC 5227 and RFC 4861
+//! - **next hop**, **ingress link**, **egress link**, **FIB**, **flow**, **hairpin** – as in the RFCs
+//! - **program part**, **stack part** – the ports of a host's set that its programs use on the kernel's sockets, and
+//!   those of the host's own stack
+//!
+//! # Contract of engines and nodes
+//!
+//! `handle_*(input, now)`, `handle_timeout(now)`, `poll_timeout()`, `poll_transmit()`, `poll_event()`: one mutation,
+//! then drain. After `handle_timeout(now)` the next deadline is later than `now`. Input from the network never
+//! panics, blocks, or grows memory past a named bound.
+
 pub mod cmd;
+pub mod forward;
+pub mod link;
+pub mod neighbor;
+pub mod node;
+pub mod ports;
+pub mod runtime;
+pub mod wire;

@@ -1,7 +1,7 @@
 //! Misses: what is being asked, which packets wait, and what is known to have no owner.
 //!
 //! A question is about a *block* of ports, not about a port, so that a scan of 65,536 ports asks at most one
-//! question per PSID (PE-ARP rules on misses).
+//! question per PSID (PE-ARP rules 36 and 38).
 //!
 //! ```text
 //!            answer: gone                        packet
@@ -84,6 +84,8 @@ struct Question {
     port: Option<u16>,
     phase: Phase,
     deadline: Instant,
+    /// Has its place in [`AddressQuestions::queue`] in place of a timer.
+    queued: bool,
     failed_time: Duration,
     waiting: VecDeque<Waiting>,
 }
@@ -93,6 +95,8 @@ struct AddressQuestions {
     bucket: TokenBucket,
     waiting_bytes: usize,
     questions: BTreeMap<Block, Question>,
+    /// Blocks to be asked about when the limits allow; those no longer `queued` are passed over.
+    queue: VecDeque<Block>,
     /// What an authority said to have no owner, and until when.
     gaps: Vec<(Record, Instant)>,
 }
@@ -121,6 +125,10 @@ pub(super) struct Questions {
     addresses: BTreeMap<Ipv4Addr, AddressQuestions>,
     timers: BTreeSet<(Instant, Ipv4Addr, Block)>,
     link: TokenBucket,
+    /// Addresses with a queue. They take turns, so that a scan of one does not hold up the others.
+    turns: VecDeque<Ipv4Addr>,
+    /// When the next turn can be taken.
+    turn_at: Option<Instant>,
     count: usize,
     /// Packets that made room for newer ones.
     displaced: Vec<Waiting>,
@@ -132,13 +140,15 @@ impl Questions {
             addresses: BTreeMap::new(),
             timers: BTreeSet::new(),
             link: TokenBucket::new(LINK_QUESTIONS_PER_SECOND, LINK_QUESTIONS_PER_SECOND, now),
+            turns: VecDeque::new(),
+            turn_at: None,
             count: 0,
             displaced: Vec::new(),
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, ..)| *at)
+        [self.timers.first().map(|(at, ..)| *at), self.turn_at].into_iter().flatten().min()
     }
 
     /// Packets that made room for newer ones since the last call.
@@ -193,6 +203,7 @@ impl Questions {
                 bucket: TokenBucket::new(ADDRESS_QUESTIONS_PER_SECOND, burst, now),
                 waiting_bytes: 0,
                 questions: BTreeMap::new(),
+                queue: VecDeque::new(),
                 gaps: Vec::new(),
             }
         });
@@ -209,6 +220,7 @@ impl Questions {
                 port,
                 phase: Phase::Asking { sent: 0 },
                 deadline: now,
+                queued: false,
                 failed_time: FAILED_TIME,
                 waiting: VecDeque::new(),
             }
@@ -246,37 +258,31 @@ impl Questions {
 
     /// The next thing that is due at `now`.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
-        loop {
-            let (at, ip, block) = *self.timers.first()?;
-            if at > now {
-                return None;
-            }
+        while let Some((_, ip, block)) = self.timers.first().copied().filter(|(at, ..)| *at <= now) {
             self.timers.pop_first();
             let Some(address) = self.addresses.get_mut(&ip) else { continue };
             let Some(question) = address.questions.get_mut(&block) else { continue };
-            let mut due = None;
             match question.phase {
                 Phase::Asking { sent } if sent < MAX_MULTICAST_SOLICIT => {
-                    if address.bucket.ready(now) && self.link.take(now) {
-                        address.bucket.take(now);
-                        question.phase = Phase::Asking { sent: sent + 1 };
-                        question.deadline = now + RETRANS_TIMER;
-                        due = Some(Due::Ask { ip, protocol: question.protocol, port: question.port });
-                    } else {
-                        let wait = address.bucket.next_at(now).max(self.link.next_at(now));
-                        question.deadline = wait.max(now + Duration::from_millis(1));
+                    question.queued = true;
+                    address.queue.push_back(block);
+                    if address.queue.len() == 1 {
+                        self.turns.push_back(ip);
                     }
+                    self.turn_at = Some(now);
                 }
                 Phase::Asking { .. } => {
                     question.phase = Phase::Failed;
                     question.deadline = now + question.failed_time;
+                    self.timers.insert((question.deadline, ip, block));
                     let waiting = core::mem::take(&mut question.waiting);
                     address.waiting_bytes -= bytes_of(&waiting);
-                    due = Some(Due::Failed(waiting.into()));
+                    return Some(Due::Failed(waiting.into()));
                 }
                 Phase::Failed => {
                     question.phase = Phase::Forgetting;
                     question.deadline = now + FAILED_TIME_MAX;
+                    self.timers.insert((question.deadline, ip, block));
                 }
                 Phase::Forgetting => {
                     address.questions.remove(&block);
@@ -284,14 +290,61 @@ impl Questions {
                     if address.is_idle(now) {
                         self.addresses.remove(&ip);
                     }
-                    continue;
                 }
             }
-            self.timers.insert((question.deadline, ip, block));
-            if due.is_some() {
-                return due;
-            }
         }
+        if self.turn_at.is_none_or(|at| at > now) {
+            return None;
+        }
+        let due = self.take_turn(now);
+        if due.is_none() {
+            self.turn_at = self.next_turn(now);
+        }
+        due
+    }
+
+    /// The next question that the limits allow now (PE-ARP rules 47 and 48).
+    fn take_turn(&mut self, now: Instant) -> Option<Due> {
+        for _ in 0..self.turns.len() {
+            if !self.link.ready(now) {
+                return None;
+            }
+            let ip = self.turns.pop_front()?;
+            let Some(address) = self.addresses.get_mut(&ip) else { continue };
+            while let Some(block) = address.queue.front()
+                && !address.questions.get(block).is_some_and(|question| question.queued)
+            {
+                address.queue.pop_front();
+            }
+            if address.queue.is_empty() {
+                continue;
+            }
+            if !address.bucket.take(now) {
+                self.turns.push_back(ip);
+                continue;
+            }
+            self.link.take(now);
+            let block = address.queue.pop_front()?;
+            if !address.queue.is_empty() {
+                self.turns.push_back(ip);
+            }
+            let question = address.questions.get_mut(&block)?;
+            question.queued = false;
+            if let Phase::Asking { sent } = &mut question.phase {
+                *sent += 1;
+            }
+            question.deadline = now + RETRANS_TIMER;
+            self.timers.insert((question.deadline, ip, block));
+            return Some(Due::Ask { ip, protocol: question.protocol, port: question.port });
+        }
+        None
+    }
+
+    fn next_turn(&mut self, now: Instant) -> Option<Instant> {
+        let addresses = &mut self.addresses;
+        let ready = self.turns.iter().filter_map(|ip| Some(addresses.get_mut(ip)?.bucket.next_at(now)));
+        let at = ready.min()?.max(self.link.next_at(now));
+        Some(at.max(now + Duration::from_millis(1)))
     }
 
     /// After the table changed: takes out the packets that now have an owner, and ends answered questions.

@@ -198,6 +198,27 @@ fn questions_of_a_link_are_limited() {
     assert_eq!(times.len(), 600 * 3);
 }
 
+/// Rule 48: addresses take turns, so that scans of many do not hold up the question about one more.
+#[test]
+fn scans_do_not_hold_up_another_address() {
+    let mut rig = Rig::new(router());
+    for host in 100..140 {
+        for block in 0..64 {
+            let target = tcp(Ipv4Addr::new(192, 0, 2, host), block * 64);
+            assert_eq!(rig.enqueue(target, packet(0)), Ok(()));
+        }
+    }
+    rig.wait(millis(500));
+    rig.take_pe(Kind::Resolve);
+    let since = rig.now;
+    let last = Ipv4Addr::new(192, 0, 2, 200);
+    assert_eq!(rig.enqueue(tcp(last, 80), packet(1)), Ok(()));
+    rig.wait(secs(1));
+    let mut asked = rig.take_pe(Kind::Resolve).into_iter().filter(|(_, _, question)| question.target.ip == last);
+    let (at, ..) = asked.next().expect("asked in its turn");
+    assert!(at - since <= millis(41 * 5), "one turn of 41 addresses at 200/s");
+}
+
 /// Rule 47: 1/s per key, when the block has a second owner to ask for, too.
 #[test]
 fn a_block_is_asked_once_per_second() {
