@@ -156,9 +156,11 @@ impl OwnClaim {
     }
 
     /// Gives the set up because another host uses it; a given set is probed again later (PE-ARP rule 57).
-    pub(super) fn lose(&mut self, now: Instant) {
+    pub(super) fn lose(&mut self, rng: &mut impl Rng, now: Instant) {
         self.phase = ClaimPhase::Lost;
-        self.deadline = self.set.authoritative.then(|| now + RATE_LIMIT_INTERVAL);
+        // At random: two hosts that lost to each other would meet again.
+        let spread = Duration::from_micros(rng.random_range(0..=SOLICIT_JITTER_MICROS));
+        self.deadline = self.set.authoritative.then(|| now + RATE_LIMIT_INTERVAL + spread);
         self.solicitors.clear();
     }
 

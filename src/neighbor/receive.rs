@@ -295,7 +295,7 @@ impl Neighbors {
     }
 
     fn lose_own(&mut self, hardware: EthernetAddress, port: u16, now: Instant) {
-        self.own.lose(now);
+        self.own.lose(&mut self.rng, now);
         self.events.push_back(Event::OwnConflict { hardware, port, lost: true });
     }
 

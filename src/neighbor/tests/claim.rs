@@ -77,7 +77,7 @@ fn another_set_is_probed_three_times() {
     assert!(waits.iter().max() > waits.iter().min(), "at random");
 }
 
-/// Rule 57: CONFLICT loses the set; a given one is probed again every 60 s, and used when it is free.
+/// Rule 57: CONFLICT loses the set; a given one is probed again after 60..61 s, and used when it is free.
 #[test]
 fn a_conflict_loses_the_set() {
     let mut rig = unclaimed(true, 1);
@@ -90,8 +90,11 @@ fn a_conflict_loses_the_set() {
         assert_eq!(own_conflicts(&mut rig), [(B, 5000, true)]);
         rig.wait(secs(60) - millis(1));
         assert!(rig.take_sent().is_empty());
-        rig.wait(millis(1));
-        assert_eq!(rig.take_pe(Kind::Probe).len(), 1);
+        let probed = (0..=100).any(|_| {
+            rig.wait(millis(10));
+            !rig.take_pe(Kind::Probe).is_empty()
+        });
+        assert!(probed);
     }
     rig.wait(millis(200));
     assert!(rig.engine.own_phase().holds());
