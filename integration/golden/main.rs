@@ -1,5 +1,7 @@
 //! Golden PE-ARP frames and port-set vectors: what is on the wire must never change by accident.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 

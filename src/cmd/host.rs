@@ -15,10 +15,10 @@ use super::router::parse_address;
 use super::serve::{ServeArgs, counters, parse_hardware, shown, tell_ready};
 use crate::link::{Device, DeviceName};
 use crate::neighbor::ClaimPhase;
-use crate::node::{Counters, EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Verdict};
+use crate::node::{EchoPort, Host, HostConfig, HostLinks, Node};
 use crate::ports::{PortRange, PortSet, Psid};
 use crate::runtime::{Clock, EventLoop, Service, random_seed};
-use crate::wire::{Frame, Medium};
+use crate::wire::Medium;
 
 const EXAMPLES: &str = "Example, in the namespace of the host's programs, where the TUN pe0 is:
   pearp host --name h1 --lan lab-lan:h1 --mac 02:00:00:00:02:01 --address 198.51.100.2/24 \\
@@ -153,14 +153,15 @@ impl HostService {
     /// Calls the hook as udhcpc calls its script: the reason as argument, the rest as variables.
     fn start_hook(&self, hook: &PathBuf, reason: &str) -> anyhow::Result<Child> {
         let program = self.host.program_part().ranges();
-        let listed = |ranges: &[PortRange]| {
-            ranges.iter().map(PortRange::to_string).collect::<Vec<_>>().join(",")
-        };
+        let listed =
+            |ranges: &[PortRange]| ranges.iter().map(PortRange::to_string).collect::<Vec<_>>().join(",");
         let lowest = program.first().map_or(0, |range| range.first());
         let highest = program.last().map_or(0, |range| range.last());
         let holes: Vec<_> = program
             .windows(2)
-            .filter_map(|pair| PortRange::new(pair[0].last().checked_add(1)?, pair[1].first().checked_sub(1)?))
+            .filter_map(|pair| {
+                PortRange::new(pair[0].last().checked_add(1)?, pair[1].first().checked_sub(1)?)
+            })
             .collect();
         let address = self.host.address();
         let router = self.host.gateway().map(|gateway| gateway.to_string()).unwrap_or_default();
@@ -190,42 +191,12 @@ impl HostService {
     }
 }
 
-impl Node for HostService {
-    fn links(&self) -> Vec<(String, Medium)> {
-        self.host.links()
-    }
-
-    fn handle_frame(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
-        self.host.handle_frame(link, frame, now)
-    }
-
-    fn poll_transmit(&mut self, now: Instant) -> Option<(LinkId, Frame)> {
-        self.host.poll_transmit(now)
-    }
-
-    fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        self.host.poll_timeout(now)
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.host.handle_timeout(now);
-    }
-
-    fn send_failed(&mut self, link: LinkId) {
-        self.host.send_failed(link);
-    }
-
-    fn counters(&self) -> &Counters {
-        self.host.counters()
-    }
-
-    fn neighbors(&self, now: Instant) -> Vec<(String, crate::neighbor::Entry)> {
-        self.host.neighbors(now)
-    }
-}
-
 impl Service for HostService {
-    fn arp(&self, now: Instant) -> Value {
+    fn node(&mut self) -> &mut dyn Node {
+        &mut self.host
+    }
+
+    fn arp(&mut self, now: Instant) -> Value {
         table(self.host.neighbors(now))
     }
 
@@ -270,7 +241,10 @@ impl Service for HostService {
             let owner = shown(hardware);
             let set = self.host.set();
             if self.ready_fd.is_some() {
-                bail!("ports {set} of {} are in use by {owner}: give this host another set", self.host.address());
+                bail!(
+                    "ports {set} of {} are in use by {owner}: give this host another set",
+                    self.host.address()
+                );
             }
             tracing::error!(%owner, ports = %set, "set is in use by another host; probing again in 60 s");
         }

@@ -97,5 +97,10 @@ fn start_logging(verbose: u8) {
         _ => Level::TRACE,
     };
     let terminal = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(terminal).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(terminal)
+        .with_target(false)
+        .init();
 }

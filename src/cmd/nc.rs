@@ -28,7 +28,8 @@ pub(super) struct NcArgs {
 }
 
 pub(super) fn run(args: &NcArgs) -> anyhow::Result<()> {
-    let (value, mut incoming) = client::ask(&args.node, &Request::Connect { address: args.host, port: args.port })?;
+    let (value, mut incoming) =
+        client::ask(&args.node, &Request::Connect { address: args.host, port: args.port })?;
     tracing::debug!(source_port = %value["source_port"], "connected");
     let mut outgoing = incoming.get_ref().try_clone()?;
     // Ends with the process, also while it waits for input.

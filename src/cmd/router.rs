@@ -12,10 +12,10 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 use super::arp::table;
 use super::serve::{ServeArgs, counters, parse_hardware, shown, tell_ready};
 use crate::link::{Device, DeviceName, Link};
-use crate::node::{Counters, Host, LinkId, Node, Role, Route, Router, RouterConfig, RouterLink, Verdict};
+use crate::node::{Host, Node, Role, Route, Router, RouterConfig, RouterLink};
 use crate::ports::Scheme;
 use crate::runtime::{Clock, EventLoop, Service, random_seed};
-use crate::wire::{Frame, Medium};
+use crate::wire::Medium;
 
 const EXAMPLES: &str = "Example, in a namespace of its own, with TAPs that are ports of two bridges:
   pearp router --lan lab-lan:router,address=198.51.100.1/24,mac=02:00:00:00:00:01 \\
@@ -93,7 +93,8 @@ fn parse_shared(text: &str) -> Result<(Ipv4Addr, Scheme), String> {
 }
 
 fn parse_route(text: &str) -> Result<Route, String> {
-    let (prefix, gateway) = text.split_once('=').ok_or("write PREFIX=GATEWAY, for example 0.0.0.0/0=203.0.113.254")?;
+    let (prefix, gateway) =
+        text.split_once('=').ok_or("write PREFIX=GATEWAY, for example 0.0.0.0/0=203.0.113.254")?;
     let prefix: Ipv4Cidr = prefix.parse().map_err(|()| format!("`{prefix}` is not a prefix"))?;
     let gateway = gateway.parse().map_err(|_| format!("`{gateway}` is not an IPv4 address"))?;
     Ok(Route { prefix: prefix.network(), gateway })
@@ -167,42 +168,12 @@ struct RouterService {
     router: Router,
 }
 
-impl Node for RouterService {
-    fn links(&self) -> Vec<(String, Medium)> {
-        self.router.links()
-    }
-
-    fn handle_frame(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
-        self.router.handle_frame(link, frame, now)
-    }
-
-    fn poll_transmit(&mut self, now: Instant) -> Option<(LinkId, Frame)> {
-        self.router.poll_transmit(now)
-    }
-
-    fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        self.router.poll_timeout(now)
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.router.handle_timeout(now);
-    }
-
-    fn send_failed(&mut self, link: LinkId) {
-        self.router.send_failed(link);
-    }
-
-    fn counters(&self) -> &Counters {
-        self.router.counters()
-    }
-
-    fn neighbors(&self, now: Instant) -> Vec<(String, crate::neighbor::Entry)> {
-        self.router.neighbors(now)
-    }
-}
-
 impl Service for RouterService {
-    fn arp(&self, now: Instant) -> Value {
+    fn node(&mut self) -> &mut dyn Node {
+        &mut self.router
+    }
+
+    fn arp(&mut self, now: Instant) -> Value {
         table(self.router.neighbors(now))
     }
 

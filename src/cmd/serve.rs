@@ -48,23 +48,27 @@ impl ServeArgs {
     pub(super) fn open_lan(&self, device: &DeviceName, clock: &Clock) -> anyhow::Result<Box<dyn Link>> {
         let link = Device::open(device, Medium::Ethernet)?;
         let Some(path) = &self.capture else { return Ok(Box::new(link)) };
-        let file = File::create(path).with_context(|| format!("cannot write the capture {}", path.display()))?;
+        let file =
+            File::create(path).with_context(|| format!("cannot write the capture {}", path.display()))?;
         Ok(Box::new(Capture::new(link, BufWriter::new(file), clock.epoch())?))
     }
 }
 
 fn parse_pro(text: &str) -> Result<u16, String> {
-    let number = text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u16::from_str_radix(hex, 16).ok());
+    let number =
+        text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u16::from_str_radix(hex, 16).ok());
     // Below 0x0600 an EtherType is a length, and 0x0800 is plain ARP's.
     let valid = number.filter(|number| *number >= 0x0600 && *number != 0x0800);
-    valid.ok_or_else(|| format!("`{text}` is no EtherType that PE-ARP could use, like {:#06x}", pe_arp::DEFAULT_PRO))
+    valid.ok_or_else(|| {
+        format!("`{text}` is no EtherType that PE-ARP could use, like {:#06x}", pe_arp::DEFAULT_PRO)
+    })
 }
 
 /// A link-layer address of one host, as `02:00:00:00:02:01`.
 pub(super) fn parse_hardware(text: &str) -> Result<EthernetAddress, String> {
-    let address: EthernetAddress = text
-        .parse()
-        .map_err(|()| format!("`{text}` is not a link-layer address: write six bytes as 02:00:00:00:02:01"))?;
+    let address: EthernetAddress = text.parse().map_err(|()| {
+        format!("`{text}` is not a link-layer address: write six bytes as 02:00:00:00:02:01")
+    })?;
     if !address.is_unicast() || address.0 == [0; 6] {
         return Err(format!("`{text}` is not the address of one host: the first byte must be even"));
     }

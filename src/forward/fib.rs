@@ -33,7 +33,10 @@ impl<L: Copy> Fib<L> {
 
     /// The most specific route to `destination`; of equal ones the first inserted.
     pub fn lookup(&self, destination: Ipv4Addr) -> Option<NextHop<L>> {
-        self.routes.iter().find(|(prefix, _)| prefix.contains_addr(&destination)).map(|(_, next_hop)| *next_hop)
+        self.routes
+            .iter()
+            .find(|(prefix, _)| prefix.contains_addr(&destination))
+            .map(|(_, next_hop)| *next_hop)
     }
 }
 

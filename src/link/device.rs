@@ -50,7 +50,9 @@ impl FromStr for DeviceName {
         };
         let plain = |part: &str| !part.is_empty() && !part.contains(['/', ':', ' ']);
         if !plain(name) || name.len() > MAX_NAME || netns.is_some_and(|netns| !plain(netns)) {
-            return Err(format!("`{text}` is not a device: write NAME or NETNS:NAME, NAME of at most {MAX_NAME} bytes"));
+            return Err(format!(
+                "`{text}` is not a device: write NAME or NETNS:NAME, NAME of at most {MAX_NAME} bytes"
+            ));
         }
         Ok(Self { netns: netns.map(str::to_owned), name: name.to_owned() })
     }

@@ -66,7 +66,13 @@ impl Interface {
     }
 
     /// Sends an IP packet to its next hop: in place where it is known, else a copy waits.
-    pub(super) fn output(&mut self, target: Target, frame: &mut Frame, originated: bool, now: Instant) -> Verdict {
+    pub(super) fn output(
+        &mut self,
+        target: Target,
+        frame: &mut Frame,
+        originated: bool,
+        now: Instant,
+    ) -> Verdict {
         match self.neighbors.next_hop(target, now) {
             Some(hardware) => {
                 frame.push_ethernet_header(self.neighbors.config().hardware, hardware);

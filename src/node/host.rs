@@ -278,7 +278,13 @@ impl Host {
         if packet.frag_offset() != 0 && !self.shared {
             let destination = packet.dst_addr();
             let protocol = packet.next_header().into();
-            return self.route(destination, Target { ip: destination, protocol, port: None }, frame, false, now);
+            return self.route(
+                destination,
+                Target { ip: destination, protocol, port: None },
+                frame,
+                false,
+                now,
+            );
         }
         let key = FlowKey::of(&packet)?;
         let own = key.destination_address == self.address.address();
@@ -322,7 +328,7 @@ impl Host {
                 return Ok(Verdict::Forward(TUN));
             }
             if self.stack_part.contains(port) {
-                return self.to_stack(frame, now);
+                return self.give_to_stack(frame, now);
             }
         }
         // The identifier may just have changed.
@@ -422,14 +428,14 @@ impl Host {
                 Ok(Verdict::Forward(TUN))
             }
             (_, Some(port)) if self.program_part.contains(port) => Ok(Verdict::Forward(TUN)),
-            (_, Some(port)) if self.stack_part.contains(port) => self.to_stack(frame, now),
+            (_, Some(port)) if self.stack_part.contains(port) => self.give_to_stack(frame, now),
             // PE-ARP rule 7: nobody but the owner answers.
             (_, Some(_)) => Err(DropReason::NotOurPort),
             (_, None) => Err(DropReason::Portless),
         }
     }
 
-    fn to_stack(&mut self, frame: &Frame, now: Instant) -> Result<Verdict, DropReason> {
+    fn give_to_stack(&mut self, frame: &Frame, now: Instant) -> Result<Verdict, DropReason> {
         if !self.stack.receive(ip_bytes(frame)) {
             return Err(DropReason::StackFull);
         }
@@ -474,7 +480,11 @@ impl Host {
                 return Ok(Verdict::Forward(TUN));
             }
             if self.stack_part.contains(port) {
-                return if self.stack.receive(frame.bytes()) { Ok(Verdict::Delivered) } else { Err(DropReason::StackFull) };
+                return if self.stack.receive(frame.bytes()) {
+                    Ok(Verdict::Delivered)
+                } else {
+                    Err(DropReason::StackFull)
+                };
             }
         }
         self.route_key(&key, frame, true, now)

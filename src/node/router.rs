@@ -102,7 +102,8 @@ impl Router {
             let prefix = link.address.network();
             fib.insert(prefix, NextHop { link: LinkId(index), gateway: None });
             let pe = link.role == Role::Lan;
-            let schemes: Vec<_> = config.shared.iter().filter(|(ip, _)| prefix.contains_addr(ip)).copied().collect();
+            let schemes: Vec<_> =
+                config.shared.iter().filter(|(ip, _)| prefix.contains_addr(ip)).copied().collect();
             let neighbors = Neighbors::new(
                 Config {
                     hardware: link.hardware,
@@ -140,7 +141,8 @@ impl Router {
         };
         for port in &mut router.ports {
             port.interface.neighbors.hold_own();
-            let shared: Vec<_> = port.interface.neighbors.config().schemes.iter().map(|(ip, _)| *ip).collect();
+            let shared: Vec<_> =
+                port.interface.neighbors.config().schemes.iter().map(|(ip, _)| *ip).collect();
             for ip in shared {
                 port.interface.neighbors.solicit_all(ip, now);
             }
@@ -162,7 +164,12 @@ impl Router {
         }
     }
 
-    fn receive_packet(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+    fn receive_packet(
+        &mut self,
+        link: LinkId,
+        frame: &mut Frame,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
         let packet = ipv4::check(frame.bytes())?;
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
         if !is_host(source) {
@@ -201,8 +208,9 @@ impl Router {
         }
         ipv4::decrement_ttl(&mut Ipv4Packet::new_unchecked(frame.bytes_mut()));
         let verdict = self.ports[egress.link.0].interface.output(egress.target, frame, false, now);
-        if let Verdict::Dropped(reason @ (DropReason::Unreachable | DropReason::NoOwner | DropReason::UnassignedPort)) =
-            verdict
+        if let Verdict::Dropped(
+            reason @ (DropReason::Unreachable | DropReason::NoOwner | DropReason::UnassignedPort),
+        ) = verdict
         {
             tracing::trace!(%destination, reason = reason.name(), "no owner");
             self.send_error(link, frame, icmp::Error::HostUnreachable, now);

@@ -102,7 +102,10 @@ pub(super) struct Stack {
 
 impl core::fmt::Debug for Stack {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Stack").field("address", &self.address).field("streams", &self.streams).finish_non_exhaustive()
+        f.debug_struct("Stack")
+            .field("address", &self.address)
+            .field("streams", &self.streams)
+            .finish_non_exhaustive()
     }
 }
 
@@ -146,7 +149,8 @@ impl Stack {
         if let Some(port) = echo_port {
             stack.allocator.reserve(port);
             stack.echo = (0..ECHO_CONNECTIONS).map(|_| stack.sockets.add(tcp_socket())).collect();
-            let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BUFFER]);
+            let buffer =
+                || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BUFFER]);
             let mut socket = udp::Socket::new(buffer(), buffer());
             // Port 0 is in no stack part, and a new socket is not bound.
             let _ = socket.bind(port);
@@ -208,7 +212,12 @@ impl Stack {
     }
 
     /// Opens a connection from a random free port of the stack part.
-    pub(super) fn connect(&mut self, to: Ipv4Addr, port: u16, rng: &mut ChaCha8Rng) -> Result<StreamId, StackError> {
+    pub(super) fn connect(
+        &mut self,
+        to: Ipv4Addr,
+        port: u16,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<StreamId, StackError> {
         if self.streams.len() + self.leaving.len() >= MAX_STREAMS {
             return Err(StackError::TooManyStreams);
         }
@@ -242,7 +251,10 @@ impl Stack {
             State::SynSent | State::SynReceived => StreamState::Connecting,
             _ if socket.may_recv() || socket.may_send() => {
                 stream.connected = true;
-                StreamState::Open { readable: socket.may_recv() || socket.can_recv(), writable: socket.may_send() }
+                StreamState::Open {
+                    readable: socket.may_recv() || socket.can_recv(),
+                    writable: socket.may_send(),
+                }
             }
             State::Closed | State::Listen if !stream.connected || !socket.can_recv() => StreamState::Closed,
             _ => StreamState::Open { readable: socket.can_recv(), writable: false },

@@ -169,7 +169,9 @@ impl Connection {
                     let parsed = serde_json::from_slice(line);
                     self.handle(parsed, service, now);
                 }
-                None if request.len() >= MAX_REQUEST => self.answer(&Answer::Error("request too long".to_owned())),
+                None if request.len() >= MAX_REQUEST => {
+                    self.answer(&Answer::Error("request too long".to_owned()))
+                }
                 None => return Ok(!ended),
             }
         }

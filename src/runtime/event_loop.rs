@@ -25,10 +25,13 @@ const EVENTS: usize = 256;
 /// Control connections at a time; more wait in the listen queue.
 const MAX_CONNECTIONS: usize = 300;
 
-/// A node with what only a process has: an answer to commands, a life cycle.
-pub trait Service: Node {
+/// What only a process has: a node with links, an answer to commands, a life cycle.
+pub trait Service {
+    /// The node.
+    fn node(&mut self) -> &mut dyn Node;
+
     /// The ARP table, for `pearp arp`.
-    fn arp(&self, now: Instant) -> serde_json::Value;
+    fn arp(&mut self, now: Instant) -> serde_json::Value;
 
     /// Identity and counters, for `pearp status`.
     fn status(&mut self, now: Instant) -> serde_json::Value;
@@ -135,8 +138,8 @@ impl<S: Service> EventLoop<S> {
                     self.ready.push_back(link);
                 }
             }
-            if self.service.poll_timeout(now).is_some_and(|at| at <= now) {
-                self.service.handle_timeout(now);
+            if self.service.node().poll_timeout(now).is_some_and(|at| at <= now) {
+                self.service.node().handle_timeout(now);
             }
             self.service.turn(now)?;
             self.advance_connections(now);
@@ -148,7 +151,7 @@ impl<S: Service> EventLoop<S> {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let at = self.service.poll_timeout(now)?;
+        let at = self.service.node().poll_timeout(now)?;
         let micros = (at.total_micros() - now.total_micros()).max(0);
         // epoll counts in milliseconds, and mio rounds up.
         Some(Duration::from_micros(micros as u64))
@@ -187,7 +190,8 @@ impl<S: Service> EventLoop<S> {
                     return false;
                 }
             }
-            if let Verdict::Forward(out) = self.service.handle_frame(LinkId(index), &mut self.buffer, now)
+            if let Verdict::Forward(out) =
+                self.service.node().handle_frame(LinkId(index), &mut self.buffer, now)
                 && let Err(error) = self.links[out.0].send(&self.buffer, now)
             {
                 self.lost(out, &error);
@@ -198,7 +202,7 @@ impl<S: Service> EventLoop<S> {
     }
 
     fn transmit(&mut self, now: Instant) {
-        while let Some((link, frame)) = self.service.poll_transmit(now) {
+        while let Some((link, frame)) = self.service.node().poll_transmit(now) {
             if let Err(error) = self.links[link.0].send(&frame, now) {
                 self.lost(link, &error);
             }
@@ -207,7 +211,7 @@ impl<S: Service> EventLoop<S> {
 
     fn lost(&mut self, link: LinkId, error: &io::Error) {
         tracing::trace!(link = link.0, %error, "frame not taken");
-        self.service.send_failed(link);
+        self.service.node().send_failed(link);
     }
 
     fn advance_connections(&mut self, now: Instant) {

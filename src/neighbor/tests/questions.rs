@@ -214,7 +214,8 @@ fn scans_do_not_hold_up_another_address() {
     let last = Ipv4Addr::new(192, 0, 2, 200);
     assert_eq!(rig.enqueue(tcp(last, 80), packet(1)), Ok(()));
     rig.wait(secs(1));
-    let mut asked = rig.take_pe(Kind::Resolve).into_iter().filter(|(_, _, question)| question.target.ip == last);
+    let mut asked =
+        rig.take_pe(Kind::Resolve).into_iter().filter(|(_, _, question)| question.target.ip == last);
     let (at, ..) = asked.next().expect("asked in its turn");
     assert!(at - since <= millis(41 * 5), "one turn of 41 addresses at 200/s");
 }
