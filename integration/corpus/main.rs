@@ -1,0 +1,38 @@
+//! Every input that fuzzing kept, once more: none may panic or break an invariant.
+
+#[path = "../fuzz/src/lib.rs"]
+mod fuzzed;
+
+use std::fs;
+use std::path::Path;
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/fuzz/corpus").join(target);
+    let mut inputs = 0;
+    for entry in fs::read_dir(&directory).expect("a committed corpus") {
+        let input = fs::read(entry.expect("a readable directory").path()).expect("a readable input");
+        run(&input);
+        inputs += 1;
+    }
+    assert!(inputs > 0, "no inputs in {}", directory.display());
+}
+
+#[test]
+fn pe_arp() {
+    replay("pe_arp", fuzzed::pe_arp);
+}
+
+#[test]
+fn flow_key() {
+    replay("flow_key", fuzzed::flow_key);
+}
+
+#[test]
+fn host() {
+    replay("host", fuzzed::host);
+}
+
+#[test]
+fn router() {
+    replay("router", fuzzed::router);
+}

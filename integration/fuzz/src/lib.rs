@@ -1,0 +1,375 @@
+//! What the fuzz targets do with their input; the corpus is replayed through the same functions by `cargo test`.
+//!
+//! Parsers get the bytes as they are. Nodes get a sequence of steps – frames, packets of programs, time – that is
+//! decoded from the bytes: addresses and ports come from small pools, so that messages meet the state that earlier
+//! ones made, and PE-ARP messages are built field by field, valid or nearly so.
+
+use std::net::Ipv4Addr;
+
+use arbitrary::{Arbitrary, Unstructured};
+use pearp::node::{
+    EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink,
+};
+use pearp::wire::pe_arp::{DEFAULT_PRO, Message, Packet};
+use pearp::wire::{EthernetAddress, FlowKey, Frame, Ipv4Packet, ipv4};
+use smoltcp::time::{Duration, Instant};
+
+/// Steps of one run.
+const MAX_STEPS: usize = 64;
+
+/// Link-layer addresses: router, two hosts, a stranger, broadcast, a group, nobody.
+const MACS: [[u8; 6]; 7] = [
+    [2, 0, 0, 0, 0, 1],
+    [2, 0, 0, 0, 2, 1],
+    [2, 0, 0, 0, 2, 2],
+    [2, 0, 0, 0, 9, 9],
+    [255; 6],
+    [1, 0, 0x5E, 0, 0, 1],
+    [0; 6],
+];
+
+/// IPv4 addresses: shared, router, legacy, another shared one, outside, and those that no host has.
+const ADDRESSES: [[u8; 4]; 10] = [
+    [198, 51, 100, 2],
+    [198, 51, 100, 1],
+    [198, 51, 100, 10],
+    [198, 51, 100, 3],
+    [203, 0, 113, 80],
+    [203, 0, 113, 1],
+    [0; 4],
+    [255; 4],
+    [224, 0, 0, 1],
+    [198, 51, 100, 255],
+];
+
+/// Ports in and around the sets.
+const PORTS: [u16; 10] = [4096, 5000, 7680, 8191, 8192, 9000, 80, 0, 65_535, 4095];
+
+fn pick<T: Copy>(pool: &[T], index: u8) -> T {
+    pool[usize::from(index) % pool.len()]
+}
+
+#[derive(Arbitrary, Debug)]
+enum Port {
+    Pool(u8),
+    Any(u16),
+}
+
+impl Port {
+    fn get(&self) -> u16 {
+        match self {
+            Self::Pool(index) => pick(&PORTS, *index),
+            Self::Any(port) => *port,
+        }
+    }
+}
+
+#[derive(Arbitrary, Debug)]
+struct PeAddress {
+    ip: u8,
+    protocol: u8,
+    flags: u8,
+    port: Port,
+}
+
+impl PeAddress {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend(pick(&ADDRESSES, self.ip));
+        bytes.extend([pick(&[0, 1, 6, 17, 47], self.protocol), self.flags & 0x1F]);
+        bytes.extend(self.port.get().to_be_bytes());
+    }
+}
+
+#[derive(Arbitrary, Debug)]
+enum Record {
+    Range(Port, Port),
+    Psid(u8, u8, u16),
+    Full,
+    Portless(u8),
+    Raw([u8; 6]),
+}
+
+#[derive(Arbitrary, Debug)]
+struct PeArp {
+    operation: u8,
+    sender_mac: u8,
+    sender: PeAddress,
+    target_mac: u8,
+    target: PeAddress,
+    flags: u8,
+    records: Vec<(Record, u8, u8)>,
+    count: Option<u8>,
+}
+
+impl PeArp {
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0, 1, 0x88, 0xB5, 6, 8, 0, pick(&[1, 2, 10, 3], self.operation)];
+        bytes.extend(pick(&MACS, self.sender_mac));
+        self.sender.write(&mut bytes);
+        bytes.extend(pick(&MACS, self.target_mac));
+        self.target.write(&mut bytes);
+        bytes.extend([0x10 | self.flags & 0x0F, self.count.unwrap_or(self.records.len() as u8)]);
+        for (record, scope, lifetime) in &self.records {
+            let scope = pick(&[0, 0, 6, 17], *scope);
+            match record {
+                Record::Range(first, last) => {
+                    bytes.extend([1, scope]);
+                    bytes.extend(first.get().to_be_bytes());
+                    bytes.extend(last.get().to_be_bytes());
+                }
+                Record::Psid(a, k, psid) => {
+                    let (a, k) = (a % 17, k % 17);
+                    let mask = !(0xFFFF_u32 >> k) as u16;
+                    bytes.extend([2, scope, a, k]);
+                    bytes.extend((psid & mask).to_be_bytes());
+                }
+                Record::Full => bytes.extend([3, scope, 0, 0, 255, 255]),
+                Record::Portless(protocol) => bytes.extend([4, 0, *protocol, 0, 0, 0]),
+                Record::Raw(raw) => bytes.extend(raw),
+            }
+            bytes.extend(pick(&[[0, 0], [0, 60], [0x0E, 0x10], [255, 255]], *lifetime));
+        }
+        bytes
+    }
+}
+
+#[derive(Arbitrary, Debug)]
+struct Arp {
+    operation: u8,
+    sender_mac: u8,
+    sender: u8,
+    target_mac: u8,
+    target: u8,
+}
+
+impl Arp {
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0, 1, 8, 0, 6, 4, 0, pick(&[1, 2, 3], self.operation)];
+        bytes.extend(pick(&MACS, self.sender_mac));
+        bytes.extend(pick(&ADDRESSES, self.sender));
+        bytes.extend(pick(&MACS, self.target_mac));
+        bytes.extend(pick(&ADDRESSES, self.target));
+        bytes
+    }
+}
+
+#[derive(Arbitrary, Debug)]
+enum Transport {
+    Ports { udp: bool, source: Port, destination: Port, rest: Vec<u8> },
+    Echo { reply: bool, identifier: Port, rest: Vec<u8> },
+    IcmpError { kind: u8, code: u8, embedded: Box<Ip> },
+    Raw { protocol: u8, payload: Vec<u8> },
+}
+
+#[derive(Arbitrary, Debug)]
+struct Ip {
+    source: u8,
+    destination: u8,
+    ttl: u8,
+    fragment: Option<u16>,
+    transport: Transport,
+    /// A byte to overwrite, after the header checksum was made.
+    damage: Option<(u8, u8)>,
+}
+
+impl Ip {
+    fn bytes(&self, depth: usize) -> Vec<u8> {
+        let (protocol, payload) = match &self.transport {
+            Transport::Ports { udp, source, destination, rest } => {
+                let mut bytes = [source.get().to_be_bytes(), destination.get().to_be_bytes()].concat();
+                bytes.extend(rest);
+                (if *udp { 17 } else { 6 }, bytes)
+            }
+            Transport::Echo { reply, identifier, rest } => {
+                let mut bytes = vec![if *reply { 0 } else { 8 }, 0, 0, 0];
+                bytes.extend(identifier.get().to_be_bytes());
+                bytes.extend([0, 1]);
+                bytes.extend(rest);
+                (1, bytes)
+            }
+            Transport::IcmpError { kind, code, embedded } => {
+                let mut bytes = vec![pick(&[3, 11, 12, 5, 4], *kind), *code, 0, 0, 0, 0, 0, 0];
+                if depth > 0 {
+                    bytes.extend(embedded.bytes(depth - 1));
+                }
+                (1, bytes)
+            }
+            Transport::Raw { protocol, payload } => (*protocol, payload.clone()),
+        };
+        let length = (20 + payload.len()).min(usize::from(u16::MAX)) as u16;
+        let mut bytes = vec![0x45, 0];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([0, 7]);
+        bytes.extend(self.fragment.unwrap_or(0x4000).to_be_bytes());
+        bytes.extend([self.ttl, protocol, 0, 0]);
+        bytes.extend(pick(&ADDRESSES, self.source));
+        bytes.extend(pick(&ADDRESSES, self.destination));
+        bytes.extend(payload);
+        Ipv4Packet::new_unchecked(&mut bytes[..]).fill_checksum();
+        if let Some((at, value)) = self.damage
+            && let Some(byte) = bytes.get_mut(usize::from(at))
+        {
+            *byte = value;
+        }
+        bytes
+    }
+}
+
+#[derive(Arbitrary, Debug)]
+enum Payload {
+    PeArp(PeArp),
+    Arp(Arp),
+    Ip(Ip),
+    Raw { ethertype: u16, bytes: Vec<u8> },
+}
+
+#[derive(Arbitrary, Debug)]
+enum Step {
+    Frame { link: bool, source: u8, destination: u8, payload: Payload },
+    Packet(Ip),
+    Bytes { link: bool, bytes: Vec<u8> },
+    Wait { millis: u16 },
+    Connect { address: u8, port: Port },
+}
+
+/// The parser of PE-ARP: what parses is emitted again with the same meaning.
+pub fn pe_arp(data: &[u8]) {
+    let Ok(packet) = Packet::new_checked(data, DEFAULT_PRO) else { return };
+    let Ok(message) = Message::parse(&packet) else { return };
+    let _ = message.kind();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.emit(&mut Packet::new_unchecked(&mut bytes[..]), DEFAULT_PRO);
+    if let Ok(again) = Packet::new_checked(&bytes[..], DEFAULT_PRO) {
+        assert_eq!(Message::parse(&again).as_ref(), Ok(&message));
+    } else {
+        // More records than a frame of 1500 bytes takes are cut.
+        assert!(message.records.len() > pearp::wire::pe_arp::MAX_RECORDS);
+    }
+}
+
+/// The key of a packet, with its header checksum made right, so that the input gets past it.
+pub fn flow_key(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    if let Ok(mut packet) = Ipv4Packet::new_checked(&mut bytes[..]) {
+        packet.fill_checksum();
+    }
+    if let Ok(packet) = ipv4::check(&bytes) {
+        let _ = FlowKey::of(&packet);
+        let _ = pearp::wire::icmp::echo_reply(&bytes);
+        let _ = pearp::wire::icmp::error_for(
+            &bytes,
+            Ipv4Addr::from(ADDRESSES[1]),
+            pearp::wire::icmp::Error::HostUnreachable,
+        );
+    }
+}
+
+/// A sharing host under a sequence of steps.
+pub fn host(data: &[u8]) {
+    let config = HostConfig {
+        links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
+        hardware: EthernetAddress(MACS[1]),
+        address: "198.51.100.2/24".parse().expect("a valid address"),
+        gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
+        set: "4096-8191".parse().expect("a valid set"),
+        stack_ports: None,
+        echo: EchoPort::Lowest,
+        authorities: vec![EthernetAddress(MACS[0])],
+        mtu: 1500,
+        pro: DEFAULT_PRO,
+        seed: 1,
+    };
+    let Ok(mut host) = Host::new(config, Instant::ZERO) else { return };
+    let mut now = Instant::ZERO;
+    // Past the probe, so that the set is in use.
+    advance(&mut host, &mut now, 250);
+    run(&mut host, data, &mut now, |host, address, port, now| {
+        let _ = host.connect(Ipv4Addr::from(address), port, now);
+    });
+}
+
+/// A router under a sequence of steps.
+pub fn router(data: &[u8]) {
+    let link = |name: &str, role, mac, address: &str| RouterLink {
+        name: name.to_owned(),
+        role,
+        hardware: EthernetAddress(mac),
+        address: address.parse().expect("a valid address"),
+        mtu: 1500,
+    };
+    let config = RouterConfig {
+        links: vec![
+            link("lan", Role::Lan, MACS[0], "198.51.100.1/24"),
+            link("wan", Role::Outside, [2, 0, 0, 0, 1, 1], "203.0.113.1/24"),
+        ],
+        shared: vec![(Ipv4Addr::from(ADDRESSES[0]), "0,4".parse().expect("a valid scheme"))],
+        routes: Vec::new(),
+        pro: DEFAULT_PRO,
+        seed: 1,
+    };
+    let mut now = Instant::ZERO;
+    run(&mut Router::new(config, now), data, &mut now, |_, _, _, _| {});
+}
+
+fn run<N: Node>(
+    node: &mut N,
+    data: &[u8],
+    now: &mut Instant,
+    connect: impl Fn(&mut N, [u8; 4], u16, Instant),
+) {
+    let mut input = Unstructured::new(data);
+    let media = node.links();
+    for _ in 0..MAX_STEPS {
+        if input.is_empty() {
+            break;
+        }
+        let Ok(step) = Step::arbitrary(&mut input) else { break };
+        match step {
+            Step::Frame { link, source, destination, payload } => {
+                let (ethertype, payload) = match &payload {
+                    Payload::PeArp(message) => (0x0806, message.bytes()),
+                    Payload::Arp(message) => (0x0806, message.bytes()),
+                    Payload::Ip(packet) => (0x0800, packet.bytes(2)),
+                    Payload::Raw { ethertype, bytes } => (*ethertype, bytes.clone()),
+                };
+                let mut bytes = [pick(&MACS, destination), pick(&MACS, source)].concat();
+                bytes.extend(u16::to_be_bytes(ethertype));
+                bytes.extend(payload);
+                // A host has one Ethernet link only.
+                let link = usize::from(link && media[1].1 == pearp::wire::Medium::Ethernet);
+                node.handle_frame(LinkId(link), &mut Frame::from_ethernet(&bytes), *now);
+            }
+            Step::Packet(packet) => {
+                let bytes = packet.bytes(2);
+                node.handle_frame(LinkId(1), &mut Frame::from_packet(&bytes), *now);
+            }
+            Step::Bytes { link, bytes } => {
+                let mut frame = match media[usize::from(link)].1 {
+                    pearp::wire::Medium::Ethernet => Frame::from_ethernet(&bytes),
+                    pearp::wire::Medium::Ip => Frame::from_packet(&bytes),
+                };
+                node.handle_frame(LinkId(usize::from(link)), &mut frame, *now);
+            }
+            Step::Wait { millis } => advance(node, now, millis),
+            Step::Connect { address, port } => connect(node, pick(&ADDRESSES, address), port.get(), *now),
+        }
+        while node.poll_transmit(*now).is_some() {}
+        assert!(node.counters().is_balanced(), "{:?}", node.counters());
+    }
+}
+
+/// Lets time pass, with every deadline on the way.
+fn advance(node: &mut impl Node, now: &mut Instant, millis: u16) {
+    let end = *now + Duration::from_millis(millis.into());
+    while let Some(at) = node.poll_timeout(*now)
+        && at <= end
+    {
+        *now = at.max(*now);
+        node.handle_timeout(*now);
+        while node.poll_transmit(*now).is_some() {}
+        if let Some(next) = node.poll_timeout(*now) {
+            assert!(next > *now, "the next deadline is later");
+        }
+    }
+    *now = end;
+}
