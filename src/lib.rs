@@ -47,4 +47,5 @@ pub mod neighbor;
 pub mod node;
 pub mod ports;
 pub mod runtime;
+pub mod sim;
 pub mod wire;
