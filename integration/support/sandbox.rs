@@ -16,7 +16,9 @@ pub(crate) const PLACE: &str = "/run/t";
 /// The name of the lab in a sandbox, where there is no other one.
 pub(crate) const LAB: &str = "x";
 
+/// The machine's own namespaces come and go meanwhile: the sandbox does without their mounts.
 const SET_UP: &str = "set -eu
+    ! mountpoint -q /run/netns || umount -R -l /run/netns
     mount -t tmpfs tmpfs /run
     mkdir -p /run/t
     cp -R \"$0\" /run/t/netns
