@@ -78,7 +78,9 @@ pub(super) fn parse_hardware(text: &str) -> Result<EthernetAddress, String> {
 /// Tells whoever started the node that it serves.
 pub(super) fn tell_ready(fd: RawFd, name: &str) {
     let told = fs::OpenOptions::new().write(true).open(Path::new("/proc/self/fd").join(fd.to_string()));
-    if let Err(error) = told.and_then(|mut file| writeln!(file, "ready {name}")) {
+    // In one write: other nodes may tell the same pipe at this moment.
+    let line = format!("ready {name}\n");
+    if let Err(error) = told.and_then(|mut file| file.write_all(line.as_bytes())) {
         tracing::warn!(fd, %error, "cannot write to the file descriptor of --ready-fd");
     }
     // Whoever waits sees the end of it.

@@ -190,13 +190,29 @@ impl Stack {
         }
         let mut at = 0;
         while let Some(stream) = self.leaving.get(at) {
-            if self.sockets.get::<tcp::Socket<'_>>(stream.handle).is_open() {
-                at += 1;
+            // One in TIME-WAIT still owes the peer an ACK, and another one whenever the peer repeats its FIN.
+            if self.sockets.get::<tcp::Socket<'_>>(stream.handle).state() == tcp::State::Closed {
+                self.forget(at);
             } else {
-                let stream = self.leaving.swap_remove(at);
-                self.sockets.remove(stream.handle);
-                self.allocator.release(stream.port);
+                at += 1;
             }
+        }
+    }
+
+    /// Ends the stream that is `at` this place of those that are left.
+    fn forget(&mut self, at: usize) {
+        let stream = self.leaving.remove(at);
+        self.sockets.remove(stream.handle);
+        self.allocator.release(stream.port);
+    }
+
+    /// Ends the oldest stream in TIME-WAIT. A new one needs its port more than it does: the set is small.
+    fn forget_oldest(&mut self) {
+        let waits = |stream: &Stream| {
+            self.sockets.get::<tcp::Socket<'_>>(stream.handle).state() == tcp::State::TimeWait
+        };
+        if let Some(at) = self.leaving.iter().position(waits) {
+            self.forget(at);
         }
     }
 
@@ -219,9 +235,16 @@ impl Stack {
         rng: &mut ChaCha8Rng,
     ) -> Result<StreamId, StackError> {
         if self.streams.len() + self.leaving.len() >= MAX_STREAMS {
+            self.forget_oldest();
+        }
+        if self.streams.len() + self.leaving.len() >= MAX_STREAMS {
             return Err(StackError::TooManyStreams);
         }
-        let local = self.allocator.allocate(rng).ok_or(StackError::NoPort)?;
+        let local = self.allocator.allocate(rng).or_else(|| {
+            self.forget_oldest();
+            self.allocator.allocate(rng)
+        });
+        let local = local.ok_or(StackError::NoPort)?;
         let mut socket = tcp_socket();
         socket.set_timeout(Some(TIMEOUT));
         let remote = (IpAddress::Ipv4(to), port);

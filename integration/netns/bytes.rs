@@ -1,0 +1,151 @@
+//! Nothing above the Ethernet header is rewritten: what is captured at one end is what the other end gets.
+
+use std::net::UdpSocket;
+
+use crate::support::capture::{Capture, Captured, TCP, UDP};
+use crate::support::lab::{INET, LEGACY, Lab, SHARED};
+use crate::support::process::run;
+use crate::support::ssh::{Web, curl};
+use crate::support::wait::{PATIENCE, await_some};
+
+/// Routers that a packet passes between two captures, by the address it comes from.
+type Hops<'a> = &'a [(&'a str, u8)];
+
+/// Makes the kernel of a plain node hand over what is on the wire: no frames that are larger, no checksums that a
+/// device would fill in.
+fn wire_frames(lab: &Lab, node: &str) {
+    let settings = ["tso", "gso", "gro", "tx", "rx"].iter().flat_map(|name| [*name, "off"]);
+    run(lab.command(node, "ethtool").args(["-K", "eth0"]).args(settings)).ok();
+}
+
+fn one_way(packets: &[Captured], from: &str) -> Vec<Captured> {
+    packets.iter().filter(|packet| packet.source().to_string() == from).cloned().collect()
+}
+
+/// Waits until both captures show the same number of packets, the last ones included, and compares them.
+#[track_caller]
+fn assert_same(
+    near: &Capture,
+    far: &Capture,
+    is_complete: impl Fn(&[Captured]) -> bool,
+    hops: Hops<'_>,
+) -> usize {
+    let (near, far) = await_some("the same packets in both captures", || {
+        let (near, far) = (near.packets(), far.packets());
+        (near.len() == far.len() && is_complete(&near) && is_complete(&far)).then_some((near, far))
+    });
+    assert_eq!(hops.iter().map(|(from, _)| one_way(&near, from).len()).sum::<usize>(), near.len());
+    for (from, hops) in hops {
+        let (sent, received) = (one_way(&near, from), one_way(&far, from));
+        assert!(!sent.is_empty(), "something from {from}");
+        assert_eq!(sent.len(), received.len(), "from {from}");
+        for (sent, received) in sent.iter().zip(&received) {
+            assert!(sent.has_valid_header() && received.has_valid_header());
+            assert_eq!(sent.unchanging(), received.unchanging(), "from {from}");
+            assert_eq!(sent.ttl().abs_diff(received.ttl()), *hops, "from {from}");
+        }
+    }
+    near.len()
+}
+
+/// Both ends of a TCP connection have closed it, and the last FIN is acknowledged.
+fn tcp_is_over(packets: &[Captured]) -> bool {
+    packets.iter().filter(|packet| packet.is_fin()).count() == 2
+        && packets.last().is_some_and(|packet| !packet.is_fin())
+}
+
+#[test]
+fn a_tcp_transfer_is_byte_identical_on_every_link() {
+    let lab = Lab::up();
+    wire_frames(&lab, "inet");
+    let web = Web::serve(&lab, "inet", 80);
+    let content: Vec<u8> = (0..2_000_000_u32).map(|number| (number % 253) as u8).collect();
+    web.add("large", &content);
+    let captures = [("h1", "pe0"), ("lan", "lan"), ("wan", "wan"), ("inet", "eth0")]
+        .map(|(node, interface)| Capture::start(&lab, node, interface, "tcp port 80"));
+    let got = run(&mut curl(&lab, "h1", &["-o", "-", "http://203.0.113.80/large"]));
+    assert_eq!(got.ok().len(), String::from_utf8_lossy(&content).len());
+
+    let [programs, lan, wan, server] = &captures;
+    let (one_hop, same_link) = ([(SHARED, 1), (INET, 1)], [(SHARED, 0), (INET, 0)]);
+    let count = assert_same(programs, server, tcp_is_over, &one_hop);
+    assert!(count > 1000, "wire frames, not what offloads make of them: {count}");
+    assert_same(programs, lan, tcp_is_over, &same_link);
+    assert_same(lan, wan, tcp_is_over, &one_hop);
+    assert_same(wan, server, tcp_is_over, &same_link);
+    assert_link_addresses(&lan.packets(), [0x02, 0, 0, 0, 0, 1], [0x02, 0, 0, 0, 2, 1]);
+    assert_link_addresses(&wan.packets(), [0x02, 0, 0, 0, 1, 0x80], [0x02, 0, 0, 0, 1, 1]);
+}
+
+/// Every packet is between these two, whichever way it goes.
+fn assert_link_addresses(packets: &[Captured], server_side: [u8; 6], client_side: [u8; 6]) {
+    for packet in packets {
+        let (to, from) = if packet.source().to_string() == SHARED {
+            (server_side, client_side)
+        } else {
+            (client_side, server_side)
+        };
+        let addresses = packet.ethernet.expect("a capture of Ethernet");
+        assert_eq!((&addresses[..6], &addresses[6..]), (&to[..], &from[..]));
+    }
+}
+
+#[test]
+fn a_udp_exchange_is_byte_identical() {
+    let lab = Lab::up();
+    for node in ["inet", "legacy"] {
+        wire_frames(&lab, node);
+    }
+    // A sharer finds legacy by itself; legacy finds the shared address at the router, which answers for it.
+    for (server, address, hops) in
+        [("inet", INET, [(SHARED, 1), (INET, 1)]), ("legacy", LEGACY, [(SHARED, 0), (LEGACY, 1)])]
+    {
+        let near = Capture::start(&lab, "h1", "pe0", "udp");
+        let far = Capture::start(&lab, server, "eth0", "udp");
+        let there = lab.inside(server, || UdpSocket::bind((address, 5353)).unwrap());
+        let here = lab.inside("h1", || UdpSocket::bind((SHARED, 0)).unwrap());
+        here.connect((address, 5353)).unwrap();
+        for socket in [&there, &here] {
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        }
+        // Up to the largest datagram of one frame.
+        let sizes = [0, 1, 2, 17, 511, 1000, 1471, 1472];
+        let mut space = [0; 2000];
+        for size in sizes {
+            let content: Vec<u8> = (0..size).map(|number| (number * 7) as u8).collect();
+            here.send(&content).unwrap();
+            let (len, peer) = there.recv_from(&mut space).unwrap();
+            assert_eq!(space[..len], content);
+            there.send_to(&content, peer).unwrap();
+            let len = here.recv(&mut space).unwrap();
+            assert_eq!(space[..len], content);
+        }
+        let all = |packets: &[Captured]| packets.len() == 2 * sizes.len();
+        assert_same(&near, &far, all, &hops);
+        assert!(near.packets().iter().all(|packet| packet.protocol() == UDP));
+    }
+}
+
+#[test]
+fn sharers_of_one_address_get_each_others_bytes() {
+    let lab = Lab::up();
+    let port = lab.ports("h2")[0].0 + 80;
+    let web = Web::serve(&lab, "h2", port);
+    web.add("large", &[b'x'; 300_000]);
+    let near = Capture::start(&lab, "h1", "pe0", &format!("tcp port {port}"));
+    let far = Capture::start(&lab, "h2", "pe0", &format!("tcp port {port}"));
+    run(&mut curl(&lab, "h1", &["-o", "/dev/null", &format!("http://{SHARED}:{port}/large")])).ok();
+    let (near, far) = await_some("the same packets in both captures", || {
+        let (near, far) = (near.packets(), far.packets());
+        (near.len() == far.len() && tcp_is_over(&near) && tcp_is_over(&far)).then_some((near, far))
+    });
+    assert!(near.len() > 200, "{}", near.len());
+    // Source and destination address are equal: the destination port tells the directions apart.
+    for wanted in [true, false] {
+        let way = |packets: &[Captured]| -> Vec<_> {
+            packets.iter().filter(|packet| (packet.ports().1 == port) == wanted).cloned().collect()
+        };
+        assert_eq!(way(&near), way(&far), "to the port of h2: {wanted}");
+    }
+    assert!(near.iter().all(|packet| packet.protocol() == TCP && packet.source() == packet.destination()));
+}

@@ -1,0 +1,20 @@
+//! The lab with real programs: every test brings up network namespaces of its own and needs root.
+//!
+//! Each test says what it needs when that is missing, and fails. `scripts/test` installs it all.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bytes;
+mod claims;
+mod cleanup;
+mod commands;
+mod icmp;
+mod load;
+mod ports;
+mod restart;
+mod scale;
+mod traffic;
+mod usage;

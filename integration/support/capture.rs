@@ -1,0 +1,163 @@
+//! Captures by tcpdump, read while they grow.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use pcap_file::DataLink;
+use pcap_file::pcap::PcapReader;
+use tempfile::TempDir;
+
+use super::lab::Lab;
+use super::process::Process;
+use super::wait::await_some;
+
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+
+/// Bytes of a frame that are captured: all of it, on links without offloads.
+const SNAPSHOT: &str = "2048";
+/// What the kernel keeps for tcpdump, in KiB.
+const BUFFER: &str = "32768";
+
+const ETHERNET_HEADER: usize = 14;
+const TCP_FLAGS: usize = 13;
+const FIN: u8 = 0x01;
+const RST: u8 = 0x04;
+
+/// tcpdump at one interface of a node.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    _tcpdump: Process,
+    file: PathBuf,
+    _directory: TempDir,
+}
+
+/// An IPv4 packet as it was captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Captured {
+    /// Destination and source link-layer address; `None` on a TUN.
+    pub(crate) ethernet: Option<[u8; 12]>,
+    /// Everything from the IP header on, padding included.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Capture {
+    /// Begins to capture; has begun when this returns.
+    #[track_caller]
+    pub(crate) fn start(lab: &Lab, node: &str, interface: &str, filter: &str) -> Self {
+        let directory = TempDir::new().expect("a directory for captures");
+        let file = directory.path().join("capture.pcap");
+        let tcpdump = Process::start(
+            lab.command(node, "tcpdump")
+                // As root, unbuffered on both sides: what is on the wire is in the file soon. The shorter the
+                // snapshots, the more of them the kernel can hold.
+                .args(["-Z", "root", "-n", "-U", "--immediate-mode", "-s", SNAPSHOT, "-B", BUFFER])
+                .args(["-i", interface, "-w"])
+                .arg(&file)
+                .arg(filter),
+        );
+        tcpdump.await_line("listening on");
+        Self { _tcpdump: tcpdump, file, _directory: directory }
+    }
+
+    /// Whatever IPv4 has been captured so far.
+    pub(crate) fn packets(&self) -> Vec<Captured> {
+        let mut packets = Vec::new();
+        let Ok(mut reader) = PcapReader::new(File::open(&self.file).expect("tcpdump listens")) else {
+            return packets; // not even the header is written
+        };
+        let ethernet = reader.header().datalink == DataLink::ETHERNET;
+        // The last one may be half written.
+        while let Some(Ok(packet)) = reader.next_packet() {
+            assert_eq!(packet.data.len(), packet.orig_len as usize, "captured whole");
+            if !ethernet {
+                packets.push(Captured { ethernet: None, bytes: packet.data.to_vec() });
+                continue;
+            }
+            let (header, bytes) = packet.data.split_at(ETHERNET_HEADER);
+            if header[12..] == [8, 0] {
+                let addresses = header[..12].try_into().expect("twelve bytes");
+                packets.push(Captured { ethernet: Some(addresses), bytes: bytes.to_vec() });
+            }
+        }
+        packets
+    }
+
+    /// Waits until the capture shows a packet, and gives back all up to now. What left before that packet has
+    /// been captured by then.
+    #[track_caller]
+    pub(crate) fn await_packet(&self, what: &str, wanted: impl Fn(&Captured) -> bool) -> Vec<Captured> {
+        await_some(what, || {
+            let packets = self.packets();
+            packets.iter().any(&wanted).then_some(packets)
+        })
+    }
+}
+
+impl Captured {
+    pub(crate) fn source(&self) -> Ipv4Addr {
+        let bytes: [u8; 4] = self.bytes[12..16].try_into().expect("four bytes");
+        bytes.into()
+    }
+
+    pub(crate) fn destination(&self) -> Ipv4Addr {
+        let bytes: [u8; 4] = self.bytes[16..20].try_into().expect("four bytes");
+        bytes.into()
+    }
+
+    pub(crate) fn protocol(&self) -> u8 {
+        self.bytes[9]
+    }
+
+    pub(crate) fn ttl(&self) -> u8 {
+        self.bytes[8]
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.bytes[usize::from(self.bytes[0] & 0x0F) * 4..]
+    }
+
+    fn word(&self, at: usize) -> u16 {
+        u16::from_be_bytes(self.payload()[at..at + 2].try_into().expect("two bytes"))
+    }
+
+    /// Source and destination port of TCP and UDP.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        (self.word(0), self.word(2))
+    }
+
+    /// The identifier of ICMP echo.
+    pub(crate) fn echo_identifier(&self) -> u16 {
+        self.word(4)
+    }
+
+    /// Type of an ICMP message.
+    pub(crate) fn icmp_type(&self) -> Option<u8> {
+        (self.protocol() == ICMP).then(|| self.payload()[0])
+    }
+
+    pub(crate) fn is_fin(&self) -> bool {
+        self.protocol() == TCP && self.payload()[TCP_FLAGS] & FIN != 0
+    }
+
+    pub(crate) fn is_rst(&self) -> bool {
+        self.protocol() == TCP && self.payload()[TCP_FLAGS] & RST != 0
+    }
+
+    /// Whether the IP header checksum is right.
+    pub(crate) fn has_valid_header(&self) -> bool {
+        let header = &self.bytes[..self.bytes.len() - self.payload().len()];
+        let sum: u32 = header.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+        (sum & 0xFFFF) + (sum >> 16) == 0xFFFF
+    }
+
+    /// The packet without what a router may change: TTL and IP header checksum.
+    pub(crate) fn unchanging(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        bytes[8] = 0;
+        bytes[10..12].fill(0);
+        bytes
+    }
+}

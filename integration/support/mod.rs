@@ -1,0 +1,9 @@
+//! What tests with real programs in network namespaces share.
+
+pub(crate) mod capture;
+pub(crate) mod lab;
+pub(crate) mod process;
+pub(crate) mod requirements;
+pub(crate) mod sandbox;
+pub(crate) mod ssh;
+pub(crate) mod wait;
