@@ -1,5 +1,6 @@
 //! Every input that fuzzing kept, once more: none may panic or break an invariant.
 
+#[allow(unreachable_pub, reason = "it is the library of the fuzz package, too")]
 #[path = "../fuzz/src/lib.rs"]
 mod fuzzed;
 
