@@ -18,8 +18,18 @@ fn wire_frames(lab: &Lab, node: &str) {
     run(lab.command(node, "ethtool").args(["-K", "eth0"]).args(settings)).ok();
 }
 
+/// Bytes of a transfer: few enough packets that no queue of a device overflows, so that none is lost.
+const TRANSFER: u32 = 400_000;
+
+/// The packets that `wanted` picks. Sorted, as a kernel may reorder packets when a program moves to another CPU.
+fn picked(packets: &[Captured], wanted: impl Fn(&Captured) -> bool) -> Vec<Captured> {
+    let mut picked: Vec<_> = packets.iter().filter(|packet| wanted(packet)).cloned().collect();
+    picked.sort_by_key(Captured::unchanging);
+    picked
+}
+
 fn one_way(packets: &[Captured], from: &str) -> Vec<Captured> {
-    packets.iter().filter(|packet| packet.source().to_string() == from).cloned().collect()
+    picked(packets, |packet| packet.source().to_string() == from)
 }
 
 /// Waits until both captures show the same number of packets, the last ones included, and compares them.
@@ -48,7 +58,7 @@ fn assert_same(
     near.len()
 }
 
-/// Both ends of a TCP connection have closed it, and the last FIN is acknowledged.
+/// Both ends of a TCP connection have closed it, and a last ACK follows.
 fn tcp_is_over(packets: &[Captured]) -> bool {
     packets.iter().filter(|packet| packet.is_fin()).count() == 2
         && packets.last().is_some_and(|packet| !packet.is_fin())
@@ -59,7 +69,7 @@ fn a_tcp_transfer_is_byte_identical_on_every_link() {
     let lab = Lab::up();
     wire_frames(&lab, "inet");
     let web = Web::serve(&lab, "inet", 80);
-    let content: Vec<u8> = (0..2_000_000_u32).map(|number| (number % 253) as u8).collect();
+    let content: Vec<u8> = (0..TRANSFER).map(|number| (number % 253) as u8).collect();
     web.add("large", &content);
     let captures = [("h1", "pe0"), ("lan", "lan"), ("wan", "wan"), ("inet", "eth0")]
         .map(|(node, interface)| Capture::start(&lab, node, interface, "tcp port 80"));
@@ -69,7 +79,7 @@ fn a_tcp_transfer_is_byte_identical_on_every_link() {
     let [programs, lan, wan, server] = &captures;
     let (one_hop, same_link) = ([(SHARED, 1), (INET, 1)], [(SHARED, 0), (INET, 0)]);
     let count = assert_same(programs, server, tcp_is_over, &one_hop);
-    assert!(count > 1000, "wire frames, not what offloads make of them: {count}");
+    assert!(count > 270, "wire frames, not what offloads make of them: {count}");
     assert_same(programs, lan, tcp_is_over, &same_link);
     assert_same(lan, wan, tcp_is_over, &one_hop);
     assert_same(wan, server, tcp_is_over, &same_link);
@@ -142,9 +152,7 @@ fn sharers_of_one_address_get_each_others_bytes() {
     assert!(near.len() > 200, "{}", near.len());
     // Source and destination address are equal: the destination port tells the directions apart.
     for wanted in [true, false] {
-        let way = |packets: &[Captured]| -> Vec<_> {
-            packets.iter().filter(|packet| (packet.ports().1 == port) == wanted).cloned().collect()
-        };
+        let way = |packets: &[Captured]| picked(packets, |packet| (packet.ports().1 == port) == wanted);
         assert_eq!(way(&near), way(&far), "to the port of h2: {wanted}");
     }
     assert!(near.iter().all(|packet| packet.protocol() == TCP && packet.source() == packet.destination()));
