@@ -580,8 +580,9 @@ impl Node for Host {
         self.run_stack(now);
     }
 
-    fn send_failed(&mut self, _link: LinkId) {
-        self.counters.send_failed();
+    fn send_failed(&mut self, link: LinkId, frame: &Frame) {
+        let medium = if link == TUN { Medium::Ip } else { Medium::Ethernet };
+        self.counters.send_failed(medium, frame);
     }
 
     fn counters(&self) -> &Counters {

@@ -370,8 +370,8 @@ impl Node for Router {
         self.drain(now);
     }
 
-    fn send_failed(&mut self, _link: LinkId) {
-        self.counters.send_failed();
+    fn send_failed(&mut self, _link: LinkId, frame: &Frame) {
+        self.counters.send_failed(Medium::Ethernet, frame);
     }
 
     fn counters(&self) -> &Counters {

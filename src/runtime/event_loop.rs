@@ -194,7 +194,8 @@ impl<S: Service> EventLoop<S> {
                 self.service.node().handle_frame(LinkId(index), &mut self.buffer, now)
                 && let Err(error) = self.links[out.0].send(&self.buffer, now)
             {
-                self.lost(out, &error);
+                tracing::trace!(link = out.0, %error, "frame not taken");
+                self.service.node().send_failed(out, &self.buffer);
             }
             self.transmit(now);
         }
@@ -204,14 +205,10 @@ impl<S: Service> EventLoop<S> {
     fn transmit(&mut self, now: Instant) {
         while let Some((link, frame)) = self.service.node().poll_transmit(now) {
             if let Err(error) = self.links[link.0].send(&frame, now) {
-                self.lost(link, &error);
+                tracing::trace!(link = link.0, %error, "frame not taken");
+                self.service.node().send_failed(link, &frame);
             }
         }
-    }
-
-    fn lost(&mut self, link: LinkId, error: &io::Error) {
-        tracing::trace!(link = link.0, %error, "frame not taken");
-        self.service.node().send_failed(link);
     }
 
     fn advance_connections(&mut self, now: Instant) {
