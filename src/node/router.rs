@@ -305,18 +305,24 @@ impl Router {
     }
 
     fn drain(&mut self, now: Instant) {
-        // An error about an undeliverable packet can itself need an answer first, but is never answered by another.
-        let mut failed = Vec::new();
-        for port in &mut self.ports {
-            let mut undeliverable = |frame, reason| failed.push((frame, reason));
-            let events = port.interface.drain(&mut self.counters, &mut self.transmits, &mut undeliverable);
-            for event in events {
-                report(&port.interface.name, &event);
+        // The error about an undeliverable packet can itself raise a question, which is drained in the next round;
+        // no error answers an error, so there are few rounds.
+        loop {
+            let mut failed = Vec::new();
+            for port in &mut self.ports {
+                let undeliverable = |frame, reason| failed.push((frame, reason));
+                let events = port.interface.drain(&mut self.counters, &mut self.transmits, undeliverable);
+                for event in events {
+                    report(&port.interface.name, &event);
+                }
             }
-        }
-        for (frame, reason) in failed {
-            if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
-                self.report_unreachable(&frame, now);
+            if failed.is_empty() {
+                break;
+            }
+            for (frame, reason) in failed {
+                if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
+                    self.report_unreachable(&frame, now);
+                }
             }
         }
     }
