@@ -172,10 +172,10 @@ impl Router {
     ) -> Result<Verdict, DropReason> {
         let packet = ipv4::check(frame.bytes())?;
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
-        if !is_host(source) {
+        if !self.is_unicast(source) {
             return Err(DropReason::MartianSource);
         }
-        if !is_host(destination) {
+        if !self.is_unicast(destination) {
             return Err(DropReason::MartianDestination);
         }
         if self.ports.iter().any(|port| port.address == destination) {
@@ -216,6 +216,11 @@ impl Router {
             self.send_error(link, frame, icmp::Error::HostUnreachable, now);
         }
         Ok(verdict)
+    }
+
+    /// Whether an address is one host's: no group, nor (RFC 2644) all hosts of a link of the router.
+    fn is_unicast(&self, ip: Ipv4Addr) -> bool {
+        is_host(ip) && !self.ports.iter().any(|port| port.prefix.broadcast() == Some(ip))
     }
 
     fn is_shared(&self, ip: Ipv4Addr) -> bool {
