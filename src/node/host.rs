@@ -435,7 +435,8 @@ impl Host {
         }
     }
 
-    fn give_to_stack(&mut self, frame: &Frame, now: Instant) -> Result<Verdict, DropReason> {
+    fn give_to_stack(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        frame.complete_checksum();
         if !self.stack.receive(ip_bytes(frame)) {
             return Err(DropReason::StackFull);
         }

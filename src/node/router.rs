@@ -17,7 +17,7 @@ use crate::neighbor::{Config, Entry, Event, Neighbors, OwnSet, Refused, Target};
 use crate::ports::Scheme;
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
-use crate::wire::{FlowKey, FlowKind, Frame, Medium, UDP, Unkeyed, ipv4};
+use crate::wire::{FlowKey, FlowKind, Frame, Gso, Medium, Unkeyed, ipv4};
 
 /// What a link of the router is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +199,7 @@ impl Router {
             return Err(DropReason::NoRoute);
         };
         let mtu = self.ports[egress.link.0].mtu;
-        if length > mtu && frame.offload.gso.is_none() {
+        if frame.offload.gso.map_or(length, Gso::segment_len) > mtu {
             if whole {
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
                 self.send_error(link, frame, icmp::Error::TooBig(mtu), now);
@@ -257,9 +257,7 @@ impl Router {
         match key.kind {
             FlowKind::EchoRequest => Ok(self.answer_echo(frame, now)),
             FlowKind::Transport => {
-                if key.protocol == UDP || key.destination.is_some() {
-                    self.send_error_from(own, frame, icmp::Error::PortUnreachable, now);
-                }
+                self.send_error_from(own, frame, icmp::Error::PortUnreachable, now);
                 Err(DropReason::NoService)
             }
             FlowKind::EchoReply | FlowKind::IcmpError => Ok(Verdict::Delivered),
