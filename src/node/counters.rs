@@ -4,9 +4,9 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
 use super::Verdict;
 use crate::neighbor::Refused;
-use crate::wire::{Frame, Medium, Unkeyed};
 use crate::wire::ipv4::HeaderError;
 use crate::wire::pe_arp::ParseError;
+use crate::wire::{Frame, Medium, Unkeyed};
 
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {

@@ -164,6 +164,11 @@ impl Stack {
         self.echo_port
     }
 
+    /// Whether a socket has the port.
+    pub(super) fn uses(&self, port: u16) -> bool {
+        self.allocator.uses(port)
+    }
+
     pub(super) fn ports_used(&self) -> usize {
         self.allocator.used()
     }

@@ -255,7 +255,11 @@ mod tests {
         frame.offload.checksum = Some(Checksum { start: 20, offset: 6 });
         frame.complete_checksum();
         assert_eq!(frame.offload, Offload::default());
-        assert!(UdpPacket::new_checked(&frame.bytes()[20..]).unwrap().verify_checksum(&address(from), &address(to)));
+        assert!(
+            UdpPacket::new_checked(&frame.bytes()[20..])
+                .unwrap()
+                .verify_checksum(&address(from), &address(to))
+        );
 
         for (start, offset) in [(u16::MAX, 0), (20, u16::MAX), (30, 0)] {
             let mut frame = Frame::from_packet(&bytes);
