@@ -421,6 +421,10 @@ impl Host {
             return key.map_or(Ok(Verdict::Forward(TUN)), |key| self.loop_back(&key, frame, now));
         }
         let key = key?;
+        // RFC 1122 §3.2.1.3: nobody else sends from the own ports, so that echo would go round for ever.
+        if key.source_address == self.address.address() && key.source.is_some_and(|port| self.owns(port)) {
+            return Err(DropReason::MartianSource);
+        }
         match (key.kind, key.destination) {
             (FlowKind::EchoRequest, _) => Err(DropReason::EchoIdentifier),
             (FlowKind::EchoReply, _) => {
