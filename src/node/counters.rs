@@ -113,6 +113,8 @@ drop_reasons! {
     Portless = "portless",
     /// An echo reply or request whose identifier belongs to nobody here.
     EchoIdentifier = "echo_identifier",
+    /// An echo request that is a fragment, or whose checksum is wrong.
+    EchoDamaged = "echo_damaged",
     /// For the router itself, which offers no such service.
     NoService = "no_service",
     /// The host's own stack has no room.

@@ -237,7 +237,9 @@ impl Host {
     /// Sends bytes on a stream; how many there was room for.
     pub fn stream_send(&mut self, id: StreamId, bytes: &[u8], now: Instant) -> usize {
         let sent = self.stack.send(id, bytes);
-        self.run_stack(now);
+        if sent > 0 {
+            self.run_stack(now);
+        }
         sent
     }
 
@@ -296,7 +298,7 @@ impl Host {
             }
             FlowKind::EchoRequest if own => {
                 // PE-ARP rule 92: a ping of the own address is answered here.
-                let reply = icmp::echo_reply(ip_bytes(frame)).ok_or(DropReason::Truncated)?;
+                let reply = icmp::echo_reply(ip_bytes(frame)).ok_or(DropReason::EchoDamaged)?;
                 self.send_to_programs(&reply);
                 return Ok(Verdict::Delivered);
             }

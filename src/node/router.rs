@@ -271,7 +271,7 @@ impl Router {
                 self.originate(&reply, now);
                 Verdict::Delivered
             }
-            None => DropReason::Truncated.into(),
+            None => DropReason::EchoDamaged.into(),
         }
     }
 
