@@ -261,7 +261,7 @@ impl Host {
 
     /// Leaves a stream for good.
     pub fn stream_leave(&mut self, id: StreamId, now: Instant) {
-        self.stack.leave(id);
+        self.stack.leave(id, now);
         self.run_stack(now);
     }
 
