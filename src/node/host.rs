@@ -119,7 +119,7 @@ impl Host {
         let mut neighbors = Neighbors::new(
             Config {
                 hardware: config.hardware,
-                prefix: config.address.network(),
+                prefix: on_link_prefix(config.address, config.gateway),
                 router: false,
                 own: OwnSet {
                     ip: config.address.address(),
@@ -384,7 +384,8 @@ impl Host {
         if !is_host(destination) {
             return Err(DropReason::MartianDestination);
         }
-        let on_link = self.address.contains_addr(&destination);
+        // PE-ARP rule 86: with a /32 mask the gateway is the only next hop.
+        let on_link = self.address.prefix_len() < 32 && self.address.contains_addr(&destination);
         let target = match self.gateway {
             _ if on_link => target,
             Some(gateway) => Target::gateway(gateway),
@@ -550,6 +551,15 @@ impl Host {
             }
         }
     }
+}
+
+/// Where neighbors are learned: on the own prefix, which grows until the gateway is on it (PE-ARP rule 86).
+fn on_link_prefix(address: Ipv4Cidr, gateway: Option<Ipv4Addr>) -> Ipv4Cidr {
+    let mut prefix = address;
+    while gateway.is_some_and(|gateway| !prefix.contains_addr(&gateway)) {
+        prefix = Ipv4Cidr::new(address.address(), prefix.prefix_len() - 1);
+    }
+    prefix.network()
 }
 
 impl Node for Host {
