@@ -95,7 +95,8 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
         bail!("a set of {count} ports leaves none for programs: {stack_ports} are the own stack's");
     }
     if let Some(gateway) = args.gateway
-        && (!args.address.contains_addr(&gateway) || gateway == args.address.address())
+        && (gateway == args.address.address()
+            || (args.address.prefix_len() < 32 && !args.address.contains_addr(&gateway)))
     {
         bail!("gateway {gateway} is not another node of {}", args.address.network());
     }

@@ -100,6 +100,7 @@ pub(super) fn counters(counters: &Counters) -> (Value, Value) {
         "pending": counters.pending,
         "dropped": dropped,
         "arp_sent": counters.arp_sent,
+        "arp_lost": counters.arp_lost,
     });
     (all, Value::Object(drops))
 }

@@ -1,44 +1,42 @@
-//! The rate of ICMP errors (RFC 1812 §4.3.2.8), by the source of the packet that caused them.
+//! The rate of ICMP errors (RFC 1812 §4.3.2.8), by the source of the packet that caused them (PE-ARP rule 47).
 
 use core::net::Ipv4Addr;
 
 use rustc_hash::FxHashMap;
 use smoltcp::time::{Duration, Instant};
 
-/// ICMP errors to one source per second, and in a burst.
-const PER_SECOND: u32 = 10;
+/// Between two errors to one source, after the burst: 10 per second.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Errors to one source at once.
+const BURST: u32 = 10;
 
 /// Sources remembered; more than that at once get no errors.
 const MAX_SOURCES: usize = 1024;
 
-#[derive(Debug)]
-struct Window {
-    since: Instant,
-    sent: u32,
-}
-
-/// Counts ICMP errors per source in windows of one second.
+/// A token bucket per source.
 #[derive(Debug, Default)]
 pub struct IcmpLimit {
-    sources: FxHashMap<Ipv4Addr, Window>,
+    /// When the bucket of each source is full again: each error puts that off by [`INTERVAL`].
+    full_at: FxHashMap<Ipv4Addr, Instant>,
 }
 
 impl IcmpLimit {
     /// Whether an error to `source` may be sent now; counts it.
     pub fn allow(&mut self, source: Ipv4Addr, now: Instant) -> bool {
-        const WINDOW: Duration = Duration::from_secs(1);
-        if !self.sources.contains_key(&source) && self.sources.len() >= MAX_SOURCES {
-            self.sources.retain(|_, window| now < window.since + WINDOW);
-            if self.sources.len() >= MAX_SOURCES {
+        if !self.full_at.contains_key(&source) && self.full_at.len() >= MAX_SOURCES {
+            self.full_at.retain(|_, full_at| *full_at > now);
+            if self.full_at.len() >= MAX_SOURCES {
                 return false;
             }
         }
-        let window = self.sources.entry(source).or_insert(Window { since: now, sent: 0 });
-        if now >= window.since + WINDOW {
-            *window = Window { since: now, sent: 0 };
+        let full_at = self.full_at.entry(source).or_insert(now);
+        let next = (*full_at).max(now) + INTERVAL;
+        let allowed = next <= now + INTERVAL * BURST;
+        if allowed {
+            *full_at = next;
         }
-        window.sent += 1;
-        window.sent <= PER_SECOND
+        allowed
     }
 }
 
@@ -53,7 +51,8 @@ mod tests {
         let at = |millis| Instant::from_millis(millis);
         assert_eq!((0..50).filter(|_| limit.allow(a, at(0))).count(), 10);
         assert!(limit.allow(b, at(0)), "one source does not use up another's");
-        assert!(!limit.allow(a, at(999)) && limit.allow(a, at(1000)));
+        assert!(!limit.allow(a, at(99)) && limit.allow(a, at(100)) && !limit.allow(a, at(100)));
+        assert_eq!((0..50).filter(|_| limit.allow(a, at(60_000))).count(), 10, "no more than the burst");
     }
 
     #[test]
@@ -61,7 +60,7 @@ mod tests {
         let mut limit = IcmpLimit::default();
         let allowed = (0..5000u32).filter(|n| limit.allow(Ipv4Addr::from(*n), Instant::ZERO)).count();
         assert_eq!(allowed, MAX_SOURCES);
-        assert!(limit.sources.len() <= MAX_SOURCES);
+        assert!(limit.full_at.len() <= MAX_SOURCES);
         assert!(limit.allow(Ipv4Addr::BROADCAST, Instant::from_secs(1)), "and it recovers");
     }
 }

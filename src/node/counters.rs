@@ -1,12 +1,12 @@
 //! Counters: one for each way a frame can end, and one for each reason of a drop.
 
-use smoltcp::wire::EthernetAddress;
+use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
 use super::Verdict;
 use crate::neighbor::Refused;
-use crate::wire::Unkeyed;
 use crate::wire::ipv4::HeaderError;
 use crate::wire::pe_arp::ParseError;
+use crate::wire::{Frame, Medium, Unkeyed};
 
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
@@ -113,6 +113,8 @@ drop_reasons! {
     Portless = "portless",
     /// An echo reply or request whose identifier belongs to nobody here.
     EchoIdentifier = "echo_identifier",
+    /// An echo request that is a fragment, or whose checksum is wrong.
+    EchoDamaged = "echo_damaged",
     /// For the router itself, which offers no such service.
     NoService = "no_service",
     /// The host's own stack has no room.
@@ -196,6 +198,8 @@ pub struct Counters {
     pub pending: u64,
     /// ARP and PE-ARP messages sent.
     pub arp_sent: u64,
+    /// Those that their link did not take.
+    pub arp_lost: u64,
     drops: Drops,
 }
 
@@ -225,10 +229,18 @@ impl Counters {
         self.count(verdict);
     }
 
-    /// A frame that had been counted as forwarded did not leave.
-    pub(super) fn send_failed(&mut self) {
-        self.forwarded = self.forwarded.saturating_sub(1);
-        self.drops.0[DropReason::LinkError as usize] += 1;
+    /// A frame that had been counted as sent did not leave by a link of this medium.
+    pub(super) fn send_failed(&mut self, medium: Medium, frame: &Frame) {
+        let arp = medium == Medium::Ethernet
+            && EthernetFrame::new_checked(frame.bytes())
+                .is_ok_and(|ethernet| ethernet.ethertype() == EthernetProtocol::Arp);
+        if arp {
+            self.arp_sent -= 1;
+            self.arp_lost += 1;
+        } else {
+            self.forwarded -= 1;
+            self.drops.0[DropReason::LinkError as usize] += 1;
+        }
     }
 
     /// How often frames were dropped for one reason.

@@ -24,7 +24,7 @@ use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnSet, Refus
 use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
-use crate::wire::{FlowKey, FlowKind, Frame, Medium, ipv4};
+use crate::wire::{FlowKey, FlowKind, Frame, ICMP, Medium, ipv4};
 
 /// The stack part of a set is one port in this many, unless configured.
 const STACK_SHARE: u32 = 8;
@@ -110,9 +110,7 @@ impl Host {
         let (program, stack) = ports.split_at(split);
         let lifetime = Lifetime::Unknown;
         let records = match &config.set {
-            PortSet::Psid(psid) if config.set.is_full() || psid.scheme().length() == 0 => {
-                vec![Record::new(Claim::Full, lifetime)]
-            }
+            _ if !shared => vec![Record::new(Claim::Full, lifetime)],
             PortSet::Psid(psid) => vec![Record::new(Claim::Psid(*psid), lifetime)],
             PortSet::Ranges(ranges) => {
                 ranges.iter().map(|range| Record::new(Claim::Range(*range), lifetime)).collect()
@@ -121,7 +119,7 @@ impl Host {
         let mut neighbors = Neighbors::new(
             Config {
                 hardware: config.hardware,
-                prefix: config.address.network(),
+                prefix: on_link_prefix(config.address, config.gateway),
                 router: false,
                 own: OwnSet {
                     ip: config.address.address(),
@@ -239,7 +237,9 @@ impl Host {
     /// Sends bytes on a stream; how many there was room for.
     pub fn stream_send(&mut self, id: StreamId, bytes: &[u8], now: Instant) -> usize {
         let sent = self.stack.send(id, bytes);
-        self.run_stack(now);
+        if sent > 0 {
+            self.run_stack(now);
+        }
         sent
     }
 
@@ -261,7 +261,7 @@ impl Host {
 
     /// Leaves a stream for good.
     pub fn stream_leave(&mut self, id: StreamId, now: Instant) {
-        self.stack.leave(id);
+        self.stack.leave(id, now);
         self.run_stack(now);
     }
 
@@ -275,22 +275,21 @@ impl Host {
             self.prohibit(frame, now);
             return Err(DropReason::SourceAddress);
         }
-        if packet.frag_offset() != 0 && !self.shared {
-            let destination = packet.dst_addr();
-            let protocol = packet.next_header().into();
-            return self.route(
-                destination,
-                Target { ip: destination, protocol, port: None },
-                frame,
-                false,
-                now,
-            );
+        let own = packet.dst_addr() == self.address.address();
+        if !self.shared {
+            let key = FlowKey::of(&packet);
+            return match key {
+                Ok(key) if own => self.loop_back(&key, frame, now),
+                _ if own => Ok(Verdict::Forward(TUN)),
+                Ok(key) => self.route_key(&key, frame, false, now),
+                // What a whole address sends needs no ports.
+                Err(_) => {
+                    let (ip, protocol) = (packet.dst_addr(), packet.next_header().into());
+                    self.route(Target { ip, protocol, port: None }, ip, frame, false, now)
+                }
+            };
         }
         let key = FlowKey::of(&packet)?;
-        let own = key.destination_address == self.address.address();
-        if !self.shared {
-            return if own { Ok(Verdict::Forward(TUN)) } else { self.route_key(&key, frame, false, now) };
-        }
         let in_program_part = key.source.is_some_and(|port| self.program_part.contains(port));
         match key.kind {
             FlowKind::Transport if !in_program_part => {
@@ -299,7 +298,7 @@ impl Host {
             }
             FlowKind::EchoRequest if own => {
                 // PE-ARP rule 92: a ping of the own address is answered here.
-                let reply = icmp::echo_reply(ip_bytes(frame)).ok_or(DropReason::Truncated)?;
+                let reply = icmp::echo_reply(ip_bytes(frame)).ok_or(DropReason::EchoDamaged)?;
                 self.send_to_programs(&reply);
                 return Ok(Verdict::Delivered);
             }
@@ -322,18 +321,27 @@ impl Host {
             }
             FlowKind::Transport => {}
         }
-        if own && let Some(port) = key.destination {
-            // PE-ARP rule 90: only what this host owns comes back; other sharers are on the LAN.
-            if self.program_part.contains(port) {
-                return Ok(Verdict::Forward(TUN));
-            }
-            if self.stack_part.contains(port) {
-                return self.give_to_stack(frame, now);
-            }
+        // PE-ARP rule 90: only what this host owns comes back; other sharers are on the LAN.
+        if own && key.destination.is_some_and(|port| self.owns(port)) {
+            return self.loop_back(&key, frame, now);
         }
-        // The identifier may just have changed.
-        let key = FlowKey::of(&ipv4::check(frame.bytes())?)?;
         self.route_key(&key, frame, false, now)
+    }
+
+    /// A packet for a port of the own set.
+    fn loop_back(&mut self, key: &FlowKey, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        if self.is_for_stack(key) { self.give_to_stack(frame, now) } else { Ok(Verdict::Forward(TUN)) }
+    }
+
+    /// Whether the own stack, and not a program, takes the packet. It has a part of a shared set; of a whole
+    /// address it has the ports that it uses.
+    fn is_for_stack(&self, key: &FlowKey) -> bool {
+        let of_stack = |port| self.stack_part.contains(port) && (self.shared || self.stack.uses(port));
+        key.protocol != ICMP && key.destination.is_some_and(of_stack)
+    }
+
+    fn owns(&self, port: u16) -> bool {
+        self.program_part.contains(port) || self.stack_part.contains(port)
     }
 
     fn route_key(
@@ -350,14 +358,14 @@ impl Host {
             Some(gateway) if by_gateway => Target::gateway(gateway),
             _ => Target { ip, protocol: key.protocol, port: key.destination },
         };
-        self.route(ip, target, frame, originated, now)
+        self.route(target, ip, frame, originated, now)
     }
 
-    /// Sends a packet to its next hop on the LAN.
+    /// Sends a packet to its next hop on the LAN: `target` where the destination is on the link.
     fn route(
         &mut self,
-        destination: Ipv4Addr,
         target: Target,
+        destination: Ipv4Addr,
         frame: &mut Frame,
         originated: bool,
         now: Instant,
@@ -376,7 +384,8 @@ impl Host {
         if !is_host(destination) {
             return Err(DropReason::MartianDestination);
         }
-        let on_link = self.address.contains_addr(&destination);
+        // PE-ARP rule 86: with a /32 mask the gateway is the only next hop.
+        let on_link = self.address.prefix_len() < 32 && self.address.contains_addr(&destination);
         let target = match self.gateway {
             _ if on_link => target,
             Some(gateway) => Target::gateway(gateway),
@@ -412,9 +421,13 @@ impl Host {
             return Err(DropReason::SetNotHeld);
         }
         if !self.shared {
-            return Ok(Verdict::Forward(TUN));
+            return key.map_or(Ok(Verdict::Forward(TUN)), |key| self.loop_back(&key, frame, now));
         }
         let key = key?;
+        // RFC 1122 §3.2.1.3: nobody else sends from the own ports, so that echo would go round for ever.
+        if key.source_address == self.address.address() && key.source.is_some_and(|port| self.owns(port)) {
+            return Err(DropReason::MartianSource);
+        }
         match (key.kind, key.destination) {
             (FlowKind::EchoRequest, _) => Err(DropReason::EchoIdentifier),
             (FlowKind::EchoReply, _) => {
@@ -422,20 +435,20 @@ impl Host {
                 self.echo_map.map_reply(&mut packet).ok_or(DropReason::EchoIdentifier)?;
                 Ok(Verdict::Forward(TUN))
             }
-            (FlowKind::IcmpError, Some(_)) if key.protocol == crate::wire::ICMP => {
+            (FlowKind::IcmpError, Some(_)) if key.protocol == ICMP => {
                 let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
                 self.echo_map.map_error(&mut packet).ok_or(DropReason::EchoIdentifier)?;
                 Ok(Verdict::Forward(TUN))
             }
-            (_, Some(port)) if self.program_part.contains(port) => Ok(Verdict::Forward(TUN)),
-            (_, Some(port)) if self.stack_part.contains(port) => self.give_to_stack(frame, now),
+            (_, Some(port)) if self.owns(port) => self.loop_back(&key, frame, now),
             // PE-ARP rule 7: nobody but the owner answers.
             (_, Some(_)) => Err(DropReason::NotOurPort),
             (_, None) => Err(DropReason::Portless),
         }
     }
 
-    fn give_to_stack(&mut self, frame: &Frame, now: Instant) -> Result<Verdict, DropReason> {
+    fn give_to_stack(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        frame.complete_checksum();
         if !self.stack.receive(ip_bytes(frame)) {
             return Err(DropReason::StackFull);
         }
@@ -474,18 +487,13 @@ impl Host {
             return Err(DropReason::SetNotHeld);
         }
         if key.destination_address == self.address.address()
-            && let Some(port) = key.destination
+            && key.destination.is_some_and(|port| self.owns(port))
         {
-            if self.program_part.contains(port) {
+            if !self.is_for_stack(&key) {
                 return Ok(Verdict::Forward(TUN));
             }
-            if self.stack_part.contains(port) {
-                return if self.stack.receive(frame.bytes()) {
-                    Ok(Verdict::Delivered)
-                } else {
-                    Err(DropReason::StackFull)
-                };
-            }
+            let taken = self.stack.receive(frame.bytes());
+            return if taken { Ok(Verdict::Delivered) } else { Err(DropReason::StackFull) };
         }
         self.route_key(&key, frame, true, now)
     }
@@ -545,6 +553,15 @@ impl Host {
     }
 }
 
+/// Where neighbors are learned: on the own prefix, which grows until the gateway is on it (PE-ARP rule 86).
+fn on_link_prefix(address: Ipv4Cidr, gateway: Option<Ipv4Addr>) -> Ipv4Cidr {
+    let mut prefix = address;
+    while gateway.is_some_and(|gateway| !prefix.contains_addr(&gateway)) {
+        prefix = Ipv4Cidr::new(address.address(), prefix.prefix_len() - 1);
+    }
+    prefix.network()
+}
+
 impl Node for Host {
     fn links(&self) -> Vec<(String, Medium)> {
         vec![(self.interface.name.clone(), Medium::Ethernet), (self.tun_name.clone(), Medium::Ip)]
@@ -580,8 +597,9 @@ impl Node for Host {
         self.run_stack(now);
     }
 
-    fn send_failed(&mut self, _link: LinkId) {
-        self.counters.send_failed();
+    fn send_failed(&mut self, link: LinkId, frame: &Frame) {
+        let medium = if link == TUN { Medium::Ip } else { Medium::Ethernet };
+        self.counters.send_failed(medium, frame);
     }
 
     fn counters(&self) -> &Counters {

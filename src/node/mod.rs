@@ -62,7 +62,7 @@ pub trait Node {
     fn handle_timeout(&mut self, now: Instant);
 
     /// A link did not take a frame that the node had sent.
-    fn send_failed(&mut self, link: LinkId);
+    fn send_failed(&mut self, link: LinkId, frame: &Frame);
 
     /// What was counted so far.
     fn counters(&self) -> &Counters;

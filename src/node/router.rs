@@ -17,7 +17,7 @@ use crate::neighbor::{Config, Entry, Event, Neighbors, OwnSet, Refused, Target};
 use crate::ports::Scheme;
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
-use crate::wire::{FlowKey, FlowKind, Frame, Medium, UDP, Unkeyed, ipv4};
+use crate::wire::{FlowKey, FlowKind, Frame, Gso, Medium, Unkeyed, ipv4};
 
 /// What a link of the router is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,10 +172,10 @@ impl Router {
     ) -> Result<Verdict, DropReason> {
         let packet = ipv4::check(frame.bytes())?;
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
-        if !is_host(source) {
+        if !self.is_unicast(source) {
             return Err(DropReason::MartianSource);
         }
-        if !is_host(destination) {
+        if !self.is_unicast(destination) {
             return Err(DropReason::MartianDestination);
         }
         if self.ports.iter().any(|port| port.address == destination) {
@@ -199,7 +199,7 @@ impl Router {
             return Err(DropReason::NoRoute);
         };
         let mtu = self.ports[egress.link.0].mtu;
-        if length > mtu && frame.offload.gso.is_none() {
+        if frame.offload.gso.map_or(length, Gso::segment_len) > mtu {
             if whole {
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
                 self.send_error(link, frame, icmp::Error::TooBig(mtu), now);
@@ -216,6 +216,11 @@ impl Router {
             self.send_error(link, frame, icmp::Error::HostUnreachable, now);
         }
         Ok(verdict)
+    }
+
+    /// Whether an address is one host's: no group, nor (RFC 2644) all hosts of a link of the router.
+    fn is_unicast(&self, ip: Ipv4Addr) -> bool {
+        is_host(ip) && !self.ports.iter().any(|port| port.prefix.broadcast() == Some(ip))
     }
 
     fn is_shared(&self, ip: Ipv4Addr) -> bool {
@@ -252,9 +257,7 @@ impl Router {
         match key.kind {
             FlowKind::EchoRequest => Ok(self.answer_echo(frame, now)),
             FlowKind::Transport => {
-                if key.protocol == UDP || key.destination.is_some() {
-                    self.send_error_from(own, frame, icmp::Error::PortUnreachable, now);
-                }
+                self.send_error_from(own, frame, icmp::Error::PortUnreachable, now);
                 Err(DropReason::NoService)
             }
             FlowKind::EchoReply | FlowKind::IcmpError => Ok(Verdict::Delivered),
@@ -268,7 +271,7 @@ impl Router {
                 self.originate(&reply, now);
                 Verdict::Delivered
             }
-            None => DropReason::Truncated.into(),
+            None => DropReason::EchoDamaged.into(),
         }
     }
 
@@ -305,18 +308,24 @@ impl Router {
     }
 
     fn drain(&mut self, now: Instant) {
-        // An error about an undeliverable packet can itself need an answer first, but is never answered by another.
-        let mut failed = Vec::new();
-        for port in &mut self.ports {
-            let mut undeliverable = |frame, reason| failed.push((frame, reason));
-            let events = port.interface.drain(&mut self.counters, &mut self.transmits, &mut undeliverable);
-            for event in events {
-                report(&port.interface.name, &event);
+        // The error about an undeliverable packet can itself raise a question, which is drained in the next round;
+        // no error answers an error, so there are few rounds.
+        loop {
+            let mut failed = Vec::new();
+            for port in &mut self.ports {
+                let undeliverable = |frame, reason| failed.push((frame, reason));
+                let events = port.interface.drain(&mut self.counters, &mut self.transmits, undeliverable);
+                for event in events {
+                    report(&port.interface.name, &event);
+                }
             }
-        }
-        for (frame, reason) in failed {
-            if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
-                self.report_unreachable(&frame, now);
+            if failed.is_empty() {
+                break;
+            }
+            for (frame, reason) in failed {
+                if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
+                    self.report_unreachable(&frame, now);
+                }
             }
         }
     }
@@ -370,8 +379,8 @@ impl Node for Router {
         self.drain(now);
     }
 
-    fn send_failed(&mut self, _link: LinkId) {
-        self.counters.send_failed();
+    fn send_failed(&mut self, _link: LinkId, frame: &Frame) {
+        self.counters.send_failed(Medium::Ethernet, frame);
     }
 
     fn counters(&self) -> &Counters {

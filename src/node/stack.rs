@@ -14,6 +14,7 @@ use smoltcp::socket::{tcp, udp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
 
+use crate::neighbor::TokenBucket;
 use crate::ports::Allocator;
 
 /// Packets that may wait for the stack.
@@ -27,8 +28,12 @@ const UDP_PACKETS: usize = 16;
 const UDP_BUFFER: usize = 16 * 1024;
 /// Streams that may be open at a time.
 const MAX_STREAMS: usize = 256;
-/// How long a connection may stay without an answer.
+/// How long a connection may stay without an answer, and how long one that its user left may take to end.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a silent client of the echo service is asked whether it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Datagrams that the echo service answers per second: two of them that were set on each other soon fall silent.
+const UDP_ECHOES_PER_SECOND: u32 = 1000;
 
 /// Where the echo service listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +87,6 @@ pub enum StreamState {
 struct Stream {
     handle: SocketHandle,
     port: u16,
-    connected: bool,
 }
 
 /// The sockets of a host.
@@ -91,13 +95,14 @@ pub(super) struct Stack {
     device: Queues,
     sockets: SocketSet<'static>,
     streams: Slab<Stream>,
-    /// Streams that their user left; they end by themselves.
-    leaving: Vec<Stream>,
+    /// Streams that their user left, and when they are reset if they did not end by themselves.
+    leaving: Vec<(Stream, Instant)>,
     allocator: Allocator,
     address: Ipv4Addr,
     echo: Vec<SocketHandle>,
     echo_udp: Option<SocketHandle>,
     echo_port: Option<u16>,
+    echo_limit: TokenBucket,
 }
 
 impl core::fmt::Debug for Stack {
@@ -145,23 +150,33 @@ impl Stack {
             echo: Vec::new(),
             echo_udp: None,
             echo_port,
+            echo_limit: TokenBucket::new(UDP_ECHOES_PER_SECOND, UDP_ECHOES_PER_SECOND, now),
         };
         if let Some(port) = echo_port {
             stack.allocator.reserve(port);
-            stack.echo = (0..ECHO_CONNECTIONS).map(|_| stack.sockets.add(tcp_socket())).collect();
+            for _ in 0..ECHO_CONNECTIONS {
+                let mut socket = tcp_socket();
+                socket.set_keep_alive(Some(KEEP_ALIVE));
+                stack.echo.push(stack.sockets.add(socket));
+            }
             let buffer =
                 || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BUFFER]);
             let mut socket = udp::Socket::new(buffer(), buffer());
             // Port 0 is in no stack part, and a new socket is not bound.
             let _ = socket.bind(port);
             stack.echo_udp = Some(stack.sockets.add(socket));
-            stack.serve_echo();
+            stack.serve_echo(now);
         }
         Ok(stack)
     }
 
     pub(super) fn echo_port(&self) -> Option<u16> {
         self.echo_port
+    }
+
+    /// Whether a socket has the port.
+    pub(super) fn uses(&self, port: u16) -> bool {
+        self.allocator.uses(port)
     }
 
     pub(super) fn ports_used(&self) -> usize {
@@ -185,34 +200,39 @@ impl Stack {
     /// Runs the sockets; [`Stack::poll_transmit`] has the packets.
     pub(super) fn poll(&mut self, now: Instant) {
         self.interface.poll(now, &mut self.device, &mut self.sockets);
-        if self.serve_echo() {
-            self.interface.poll(now, &mut self.device, &mut self.sockets);
-        }
-        let mut at = 0;
-        while let Some(stream) = self.leaving.get(at) {
-            // One in TIME-WAIT still owes the peer an ACK, and another one whenever the peer repeats its FIN.
-            if self.sockets.get::<tcp::Socket<'_>>(stream.handle).state() == tcp::State::Closed {
-                self.forget(at);
-            } else {
-                at += 1;
+        let mut moved = self.serve_echo(now);
+        for (stream, until) in &self.leaving {
+            let socket = self.sockets.get_mut::<tcp::Socket<'_>>(stream.handle);
+            // RFC 1122 §4.2.2.13: what comes now has no reader, and its sender should know.
+            if socket.is_open() && (socket.can_recv() || now >= *until) {
+                socket.abort();
+                moved = true;
             }
         }
-    }
-
-    /// Ends the stream that is `at` this place of those that are left.
-    fn forget(&mut self, at: usize) {
-        let stream = self.leaving.remove(at);
-        self.sockets.remove(stream.handle);
-        self.allocator.release(stream.port);
+        if moved {
+            self.interface.poll(now, &mut self.device, &mut self.sockets);
+        }
+        let (sockets, allocator) = (&mut self.sockets, &mut self.allocator);
+        self.leaving.retain(|(stream, _)| {
+            // One in TIME-WAIT still owes the peer an ACK, and another one whenever the peer repeats its FIN.
+            let ended = sockets.get::<tcp::Socket<'_>>(stream.handle).state() == tcp::State::Closed;
+            if ended {
+                sockets.remove(stream.handle);
+                allocator.release(stream.port);
+            }
+            !ended
+        });
     }
 
     /// Ends the oldest stream in TIME-WAIT. A new one needs its port more than it does: the set is small.
     fn forget_oldest(&mut self) {
-        let waits = |stream: &Stream| {
+        let waits = |(stream, _): &(Stream, Instant)| {
             self.sockets.get::<tcp::Socket<'_>>(stream.handle).state() == tcp::State::TimeWait
         };
         if let Some(at) = self.leaving.iter().position(waits) {
-            self.forget(at);
+            let (stream, _) = self.leaving.remove(at);
+            self.sockets.remove(stream.handle);
+            self.allocator.release(stream.port);
         }
     }
 
@@ -224,7 +244,8 @@ impl Stack {
         if self.has_input() {
             return Some(now);
         }
-        self.interface.poll_at(now, &self.sockets)
+        let left = self.leaving.iter().map(|(_, until)| *until).min();
+        [self.interface.poll_at(now, &self.sockets), left].into_iter().flatten().min()
     }
 
     /// Opens a connection from a random free port of the stack part.
@@ -246,7 +267,6 @@ impl Stack {
         });
         let local = local.ok_or(StackError::NoPort)?;
         let mut socket = tcp_socket();
-        socket.set_timeout(Some(TIMEOUT));
         let remote = (IpAddress::Ipv4(to), port);
         let local_endpoint = (IpAddress::Ipv4(self.address), local);
         if socket.connect(self.interface.context(), remote, local_endpoint).is_err() {
@@ -254,7 +274,7 @@ impl Stack {
             return Err(StackError::Address);
         }
         let handle = self.sockets.add(socket);
-        Ok(StreamId(self.streams.insert(Stream { handle, port: local, connected: false })))
+        Ok(StreamId(self.streams.insert(Stream { handle, port: local })))
     }
 
     fn socket(&mut self, id: StreamId) -> Option<&mut tcp::Socket<'static>> {
@@ -268,19 +288,11 @@ impl Stack {
 
     pub(super) fn state(&mut self, id: StreamId) -> StreamState {
         use tcp::State;
-        let Some(stream) = self.streams.get_mut(id.0) else { return StreamState::Closed };
-        let socket = self.sockets.get::<tcp::Socket<'_>>(stream.handle);
+        let Some(socket) = self.socket(id) else { return StreamState::Closed };
         match socket.state() {
             State::SynSent | State::SynReceived => StreamState::Connecting,
-            _ if socket.may_recv() || socket.may_send() => {
-                stream.connected = true;
-                StreamState::Open {
-                    readable: socket.may_recv() || socket.can_recv(),
-                    writable: socket.may_send(),
-                }
-            }
-            State::Closed | State::Listen if !stream.connected || !socket.can_recv() => StreamState::Closed,
-            _ => StreamState::Open { readable: socket.can_recv(), writable: false },
+            State::Closed | State::Listen if !socket.can_recv() => StreamState::Closed,
+            _ => StreamState::Open { readable: socket.may_recv(), writable: socket.may_send() },
         }
     }
 
@@ -301,18 +313,15 @@ impl Stack {
         }
     }
 
-    /// Leaves a stream: an orderly one ends by itself, any other is reset.
-    pub(super) fn leave(&mut self, id: StreamId) {
+    /// Leaves a stream: what was sent still arrives, what arrives is refused.
+    pub(super) fn leave(&mut self, id: StreamId, now: Instant) {
         let Some(stream) = self.streams.try_remove(id.0) else { return };
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(stream.handle);
-        if socket.may_recv() || socket.may_send() {
-            socket.abort();
-        }
-        self.leaving.push(stream);
+        self.sockets.get_mut::<tcp::Socket<'_>>(stream.handle).close();
+        self.leaving.push((stream, now + TIMEOUT));
     }
 
     /// Sends back what the echo sockets received; whether anything moved.
-    fn serve_echo(&mut self) -> bool {
+    fn serve_echo(&mut self, now: Instant) -> bool {
         let mut moved = false;
         for handle in &self.echo {
             let socket = self.sockets.get_mut::<tcp::Socket<'_>>(*handle);
@@ -339,6 +348,9 @@ impl Stack {
             let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
             while socket.can_send() {
                 let Ok((bytes, meta)) = socket.recv() else { break };
+                if !self.echo_limit.take(now) {
+                    continue;
+                }
                 let bytes = bytes.to_vec();
                 moved |= socket.send_slice(&bytes, meta.endpoint).is_ok();
             }
@@ -349,7 +361,9 @@ impl Stack {
 
 fn tcp_socket() -> tcp::Socket<'static> {
     let buffer = || tcp::SocketBuffer::new(vec![0; TCP_BUFFER]);
-    tcp::Socket::new(buffer(), buffer())
+    let mut socket = tcp::Socket::new(buffer(), buffer());
+    socket.set_timeout(Some(TIMEOUT));
+    socket
 }
 
 /// The seed of a stack, from the generator of its host.

@@ -42,6 +42,11 @@ impl Allocator {
         self.used.remove(port);
     }
 
+    /// Whether a port is taken.
+    pub fn uses(&self, port: u16) -> bool {
+        self.used.contains(port)
+    }
+
     /// The number of ports that are taken.
     pub fn used(&self) -> usize {
         self.used.count() as usize

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Shutdown};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use mio::event::Event;
 use mio::net::{UnixListener, UnixStream};
 use nix::sys::stat::{Mode, umask};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,19 @@ use crate::node::{StreamId, StreamState};
 const MAX_REQUEST: usize = 4096;
 /// Bytes moved per step between a stream and its connection.
 const CHUNK: usize = 16 * 1024;
+/// Steps before the links have their turn.
+const MAX_STEPS: usize = 16;
+
+/// How a connection stands after it was advanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It waits for its client, or for the node.
+    Waiting,
+    /// It has more to do at once.
+    Busy,
+    /// It is over.
+    Over,
+}
 
 /// What a command asks a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +129,8 @@ pub(super) struct Connection {
     input: Vec<u8>,
     readable: bool,
     writable: bool,
+    /// The client has closed its socket: what it sent can still be read, nothing can be written.
+    gone: bool,
 }
 
 impl Connection {
@@ -126,26 +142,28 @@ impl Connection {
             input: Vec::new(),
             readable: true,
             writable: true,
+            gone: false,
         }
     }
 
-    pub(super) fn ready(&mut self, readable: bool, writable: bool) {
-        self.readable |= readable;
-        self.writable |= writable;
+    pub(super) fn on_event(&mut self, event: &Event) {
+        self.readable |= event.is_readable();
+        self.writable |= event.is_writable();
+        self.gone |= event.is_write_closed();
     }
 
-    /// Does what can be done now; false when the connection is over.
-    pub(super) fn advance(&mut self, service: &mut dyn Service, now: Instant) -> bool {
-        match self.step(service, now) {
-            Ok(goes_on) => goes_on,
-            Err(error) => {
-                tracing::debug!(%error, "control connection ended");
-                false
-            }
+    /// Does what can be done now.
+    pub(super) fn advance(&mut self, service: &mut dyn Service, now: Instant) -> Progress {
+        self.step(service, now).unwrap_or_else(|error| {
+            tracing::debug!(%error, "control connection ended");
+            Progress::Over
+        })
+    }
+
+    fn step(&mut self, service: &mut dyn Service, now: Instant) -> io::Result<Progress> {
+        if self.gone && !matches!(self.stage, Stage::Relay { .. }) {
+            return Ok(Progress::Over);
         }
-    }
-
-    fn step(&mut self, service: &mut dyn Service, now: Instant) -> io::Result<bool> {
         if let Stage::Request(request) = &mut self.stage {
             let mut ended = false;
             while self.readable && request.len() < MAX_REQUEST && !request.contains(&b'\n') {
@@ -172,7 +190,7 @@ impl Connection {
                 None if request.len() >= MAX_REQUEST => {
                     self.answer(&Answer::Error("request too long".to_owned()))
                 }
-                None => return Ok(!ended),
+                None => return Ok(if ended { Progress::Over } else { Progress::Waiting }),
             }
         }
         if let Stage::Connecting(stream) = self.stage {
@@ -182,7 +200,8 @@ impl Connection {
             return self.relay(service, now);
         }
         self.flush()?;
-        Ok(!(matches!(self.stage, Stage::Answer) && self.out.is_empty()))
+        let over = matches!(self.stage, Stage::Answer) && self.out.is_empty();
+        Ok(if over { Progress::Over } else { Progress::Waiting })
     }
 
     fn handle(&mut self, request: serde_json::Result<Request>, service: &mut dyn Service, now: Instant) {
@@ -225,12 +244,15 @@ impl Connection {
         }
     }
 
-    fn relay(&mut self, service: &mut dyn Service, now: Instant) -> io::Result<bool> {
-        let Stage::Relay { stream, client_done, peer_done } = &mut self.stage else { return Ok(true) };
-        let Some(host) = service.host() else { return Ok(false) };
+    fn relay(&mut self, service: &mut dyn Service, now: Instant) -> io::Result<Progress> {
+        let Stage::Relay { stream, client_done, peer_done } = &mut self.stage else {
+            return Ok(Progress::Waiting);
+        };
+        let Some(host) = service.host() else { return Ok(Progress::Over) };
         let mut space = [0; CHUNK];
-        loop {
-            let mut moved = false;
+        let mut moved = false;
+        for _ in 0..MAX_STEPS {
+            moved = false;
             if !self.input.is_empty() {
                 let sent = host.stream_send(*stream, &self.input, now);
                 self.input.drain(..sent);
@@ -250,7 +272,9 @@ impl Connection {
                     Err(error) => return Err(error),
                 }
             }
-            if self.out.is_empty() {
+            if self.gone {
+                self.out.clear();
+            } else if self.out.is_empty() {
                 let len = host.stream_receive(*stream, &mut space, now);
                 self.out.extend_from_slice(&space[..len]);
                 moved |= len > 0;
@@ -272,10 +296,19 @@ impl Connection {
         let state = host.stream_state(*stream);
         if self.out.is_empty() && !*peer_done && !matches!(state, StreamState::Open { readable: true, .. }) {
             *peer_done = true;
-            self.socket.shutdown(std::net::Shutdown::Write)?;
+            if !self.gone {
+                self.socket.shutdown(Shutdown::Write)?;
+            }
         }
-        let over = state == StreamState::Closed && self.out.is_empty();
-        Ok(!(over || (*client_done && *peer_done)))
+        let ended = state == StreamState::Closed && self.out.is_empty();
+        let nobody_reads = self.gone && self.input.is_empty();
+        Ok(if ended || (*client_done && (*peer_done || nobody_reads)) {
+            Progress::Over
+        } else if moved {
+            Progress::Busy
+        } else {
+            Progress::Waiting
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

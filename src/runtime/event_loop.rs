@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::Context;
+use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
@@ -13,7 +14,7 @@ use slab::Slab;
 use smoltcp::time::Instant;
 
 use super::clock::Clock;
-use super::control::{Connection, ControlSocket};
+use super::control::{Connection, ControlSocket, Progress};
 use crate::link::Link;
 use crate::node::{Host, LinkId, Node, Verdict};
 use crate::wire::Frame;
@@ -68,6 +69,8 @@ pub struct EventLoop<S> {
     ready: VecDeque<usize>,
     buffer: Frame,
     accepting: bool,
+    /// A control connection has more to do at once.
+    busy: bool,
 }
 
 impl<S: Service> EventLoop<S> {
@@ -94,6 +97,7 @@ impl<S: Service> EventLoop<S> {
             signals,
             buffer: Frame::buffer(),
             accepting: true,
+            busy: false,
         };
         for index in 0..this.links.len() {
             if let Some(fd) = this.links[index].fd() {
@@ -124,7 +128,7 @@ impl<S: Service> EventLoop<S> {
             let now = self.clock.now();
             let mut stop = false;
             for event in &events {
-                stop |= self.on_event(event.token(), event.is_readable(), event.is_writable());
+                stop |= self.on_event(event);
             }
             if stop {
                 self.service.stop(now);
@@ -148,7 +152,7 @@ impl<S: Service> EventLoop<S> {
     }
 
     fn timeout(&mut self, now: Instant) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if self.busy || !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
         let at = self.service.node().poll_timeout(now)?;
@@ -158,15 +162,15 @@ impl<S: Service> EventLoop<S> {
     }
 
     /// Notes what an event is about; true where the process is to end.
-    fn on_event(&mut self, token: Token, readable: bool, writable: bool) -> bool {
-        match self.sources.get_mut(token.0) {
+    fn on_event(&mut self, event: &Event) -> bool {
+        match self.sources.get_mut(event.token().0) {
             Some(Source::Link(link)) => {
                 let link = *link;
                 if !self.ready.contains(&link) {
                     self.ready.push_back(link);
                 }
             }
-            Some(Source::Connection(connection)) => connection.ready(readable, writable),
+            Some(Source::Connection(connection)) => connection.on_event(event),
             Some(Source::Listener) => self.accepting = true,
             Some(Source::Signals) => {
                 // SIGCHLD only wakes the loop: the service looks after its children each turn.
@@ -194,7 +198,8 @@ impl<S: Service> EventLoop<S> {
                 self.service.node().handle_frame(LinkId(index), &mut self.buffer, now)
                 && let Err(error) = self.links[out.0].send(&self.buffer, now)
             {
-                self.lost(out, &error);
+                tracing::trace!(link = out.0, %error, "frame not taken");
+                self.service.node().send_failed(out, &self.buffer);
             }
             self.transmit(now);
         }
@@ -204,14 +209,10 @@ impl<S: Service> EventLoop<S> {
     fn transmit(&mut self, now: Instant) {
         while let Some((link, frame)) = self.service.node().poll_transmit(now) {
             if let Err(error) = self.links[link.0].send(&frame, now) {
-                self.lost(link, &error);
+                tracing::trace!(link = link.0, %error, "frame not taken");
+                self.service.node().send_failed(link, &frame);
             }
         }
-    }
-
-    fn lost(&mut self, link: LinkId, error: &io::Error) {
-        tracing::trace!(link = link.0, %error, "frame not taken");
-        self.service.node().send_failed(link);
     }
 
     fn advance_connections(&mut self, now: Instant) {
@@ -226,15 +227,19 @@ impl<S: Service> EventLoop<S> {
                 }
             }
         }
+        self.busy = false;
         let mut over = Vec::new();
         for (token, source) in &mut self.sources {
-            if let Source::Connection(connection) = source
-                && !connection.advance(&mut self.service, now)
-            {
-                over.push(token);
+            let Source::Connection(connection) = source else { continue };
+            match connection.advance(&mut self.service, now) {
+                Progress::Waiting => {}
+                Progress::Busy => self.busy = true,
+                Progress::Over => over.push(token),
             }
         }
         for token in over {
+            // Clients may wait for its place in the listen queue.
+            (self.accepting, self.busy) = (true, true);
             if let Source::Connection(mut connection) = self.sources.remove(token) {
                 connection.end(&mut self.service, now);
                 // Closing the descriptor ends the registration, too.

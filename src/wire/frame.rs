@@ -67,6 +67,13 @@ pub enum GsoKind {
     Udp,
 }
 
+impl Gso {
+    /// Bytes of the longest IP packet that the super-frame is cut into.
+    pub fn segment_len(self) -> usize {
+        usize::from(self.header_len) + usize::from(self.size)
+    }
+}
+
 /// The typed virtio-net header that travels with a frame. Its default is a plain frame of wire size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
@@ -165,6 +172,26 @@ impl Frame {
         self.end = self.buffer.len().min(self.start + len);
     }
 
+    /// Writes the checksum that the sender of an IP packet left open, for a reader that verifies it.
+    pub fn complete_checksum(&mut self) {
+        let Some(Checksum { start, offset }) = self.offload.checksum.take() else { return };
+        // The field has the sum of the pseudo-header, so that the sum over all is that of a packet without one.
+        let Some(summed) = self.bytes_mut().get_mut(usize::from(start)..) else { return };
+        let at = usize::from(offset);
+        let mut sum = 0u64;
+        for pair in summed.chunks(2) {
+            sum += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+        }
+        while sum > 0xFFFF {
+            sum = (sum & 0xFFFF) + (sum >> 16);
+        }
+        // A UDP checksum of zero would say that there is none (RFC 768).
+        let checksum = if sum == 0xFFFF { 0xFFFF } else { !(sum as u16) };
+        if let Some(field) = summed.get_mut(at..at + 2) {
+            field.copy_from_slice(&checksum.to_be_bytes());
+        }
+    }
+
     /// Removes the Ethernet header; what is left is the IP packet.
     pub fn pop_ethernet_header(&mut self) {
         self.start = self.end.min(self.start + ETHERNET_HEADER);
@@ -212,6 +239,34 @@ mod tests {
         frame.pop_ethernet_header();
         assert_eq!(frame.bytes(), [0x45, 1, 2, 3]);
         assert_eq!(frame.bytes().as_ptr(), at, "the packet did not move");
+    }
+
+    #[test]
+    fn an_open_checksum_is_completed() {
+        use smoltcp::wire::{IpAddress, UdpPacket};
+        let (from, to) = ([192, 0, 2, 1], [192, 0, 2, 2]);
+        let address = |octets: [u8; 4]| IpAddress::Ipv4(octets.into());
+        // Behind an IP header of 20 bytes: UDP from 4096 to 53, 11 bytes long, and the pseudo-header's sum.
+        let mut bytes = [&[0; 20][..], &[0x10, 0, 0, 53, 0, 11, 0, 0, 7, 8, 9]].concat();
+        let pseudo = 0xC000 + 0x0201 + 0xC000 + 0x0202 + 17 + 11_u32;
+        let pseudo = ((pseudo & 0xFFFF) + (pseudo >> 16)) as u16;
+        bytes[26..28].copy_from_slice(&pseudo.to_be_bytes());
+        let mut frame = Frame::from_packet(&bytes);
+        frame.offload.checksum = Some(Checksum { start: 20, offset: 6 });
+        frame.complete_checksum();
+        assert_eq!(frame.offload, Offload::default());
+        assert!(
+            UdpPacket::new_checked(&frame.bytes()[20..])
+                .unwrap()
+                .verify_checksum(&address(from), &address(to))
+        );
+
+        for (start, offset) in [(u16::MAX, 0), (20, u16::MAX), (30, 0)] {
+            let mut frame = Frame::from_packet(&bytes);
+            frame.offload.checksum = Some(Checksum { start, offset });
+            frame.complete_checksum();
+            assert_eq!(frame.bytes(), bytes, "an impossible place is left alone");
+        }
     }
 
     #[test]
