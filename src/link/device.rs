@@ -7,8 +7,10 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
-use nix::net::if_::if_nametoindex;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sched::{CloneFlags, setns};
 use smoltcp::time::Instant;
 use tun_tap::{Iface, Mode};
@@ -21,6 +23,10 @@ const NETNS_DIR: &str = "/run/netns";
 
 /// The longest interface name that Linux takes, in bytes.
 const MAX_NAME: usize = 15;
+
+/// How long to wait for a carrier, and between two looks. The kernel may take a second over it.
+const MAX_RUNNING_LOOKS: u32 = 2000;
+const RUNNING_LOOK: Duration = Duration::from_millis(1);
 
 /// A device as `[NETNS:]NAME`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,7 +166,27 @@ impl Device {
             _ if error.kind() == io::ErrorKind::PermissionDenied => OpenError::Permission(device.clone()),
             _ => OpenError::Other { device: device.clone(), error },
         })?;
+        if medium == Medium::Ethernet {
+            await_running(&device.name);
+        }
         Ok(Self { iface, medium })
+    }
+}
+
+/// Waits until the kernel has told the bridge that the device has a carrier now, a moment after it was attached.
+/// What is sent before that is lost, and the one PROBE of a host would be among it.
+fn await_running(name: &str) {
+    for _ in 0..MAX_RUNNING_LOOKS {
+        let flags = getifaddrs().ok().and_then(|mut all| all.find(|one| one.interface_name == name));
+        match flags.map(|one| one.flags) {
+            // A device that is down gets no carrier.
+            Some(flags)
+                if flags.contains(InterfaceFlags::IFF_UP) && !flags.contains(InterfaceFlags::IFF_RUNNING) =>
+            {
+                thread::sleep(RUNNING_LOOK);
+            }
+            _ => return,
+        }
     }
 }
 
