@@ -30,12 +30,14 @@ const SET_UP: &str = "set -eu
     echo ready
     exec cat";
 
-/// All that a lab could leave behind. What has ended and is not reaped yet is a matter of the first process.
-const SNAPSHOT: &str = "ls /run/netns 2>/dev/null | sed 's/^/namespace /'
+/// All that a lab could leave behind. What has ended and is not reaped yet is a matter of the first process. `ps` runs
+/// alone, as it would see the commands beside it at one moment or another.
+const SNAPSHOT: &str = "processes=$(ps -eo stat=,args=)
+    echo \"$processes\" | sed -n '/^Z/!s/^[^ ]* */process /p'
+    ls /run/netns 2>/dev/null | sed 's/^/namespace /'
     ip -o link | sed 's/^/link /'
     ip -4 rule | sed 's/^/rule /'
     ip -4 route | sed 's/^/route /'
-    ps -eo stat=,args= | sed -n '/^Z/!s/^[^ ]* */process /p'
     find /run /tmp /dev/shm -printf 'file %p %M\\n' | sort
     sed 's/^/mount /' /proc/self/mounts";
 
