@@ -144,12 +144,15 @@ impl Web {
             &programs.join("peer"),
             "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n%s %s\\n' \"$REMOTE_ADDR\" \"$REMOTE_PORT\"\n",
         );
-        let process = Process::start(
+        let mut process = Process::start(
             lab.command(node, "busybox")
                 .args(["httpd", "-f", "-p", &format!("0.0.0.0:{port}"), "-h"])
                 .arg(directory.path()),
         );
-        await_listener(lab, node, port);
+        await_true("a listening web server", || {
+            assert!(process.is_running(), "httpd ended: {}", process.transcript());
+            listens(lab, node, port)
+        });
         Self { _process: process, directory }
     }
 
@@ -162,9 +165,11 @@ impl Web {
 /// Waits until something listens at a TCP port of a node.
 #[track_caller]
 pub(crate) fn await_listener(lab: &Lab, node: &str, port: u16) {
-    await_true("a listening server", || {
-        !lab.exec(node, &["ss", "-Hltn", &format!("sport = :{port}")]).ok().is_empty()
-    });
+    await_true("a listening server", || listens(lab, node, port));
+}
+
+fn listens(lab: &Lab, node: &str, port: u16) -> bool {
+    !lab.exec(node, &["ss", "-Hltn", &format!("sport = :{port}")]).ok().is_empty()
 }
 
 /// Writes a script.
