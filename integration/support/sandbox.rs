@@ -38,7 +38,7 @@ const SNAPSHOT: &str = "processes=$(ps -eo stat=,args=)
     ip -o link | sed 's/^/link /'
     ip -4 rule | sed 's/^/rule /'
     ip -4 route | sed 's/^/route /'
-    find /run /tmp /dev/shm -printf 'file %p %M\\n' | sort
+    find /run /tmp -printf 'file %p %M\\n' | sort
     sed 's/^/mount /' /proc/self/mounts";
 
 /// The sandbox; everything in it ends when this is dropped.
