@@ -10,6 +10,8 @@ mod ethernet;
 mod host;
 mod router;
 mod stack;
+#[cfg(test)]
+mod support;
 
 pub use counters::{Counters, DropReason};
 pub use host::{Host, HostConfig, HostLinks};

@@ -406,3 +406,6 @@ impl Router {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
