@@ -162,12 +162,8 @@ impl Web {
     }
 }
 
-/// Waits until something listens at a TCP port of a node.
+/// Whether something listens at a TCP port of a node.
 #[track_caller]
-pub(crate) fn await_listener(lab: &Lab, node: &str, port: u16) {
-    await_true("a listening server", || listens(lab, node, port));
-}
-
 fn listens(lab: &Lab, node: &str, port: u16) -> bool {
     !lab.exec(node, &["ss", "-Hltn", &format!("sport = :{port}")]).ok().is_empty()
 }
