@@ -135,7 +135,9 @@ fn ping_is_mapped_there_and_back() {
     let foreign = from_lan(&echo_reply(SERVER, SHARED, if mapped == 8000 { 8001 } else { 8000 }));
     bench.give(LAN, foreign).is_silent_drop(DropReason::EchoIdentifier);
     bench.give(LAN, from_lan(&echo_request(SERVER, SHARED, 5000))).is_silent_drop(DropReason::EchoIdentifier);
-    bench.give(TUN, from_program(&echo_reply(SHARED, SERVER, 5000))).is_silent_drop(DropReason::EchoIdentifier);
+    bench
+        .give(TUN, from_program(&echo_reply(SHARED, SERVER, 5000)))
+        .is_silent_drop(DropReason::EchoIdentifier);
 }
 
 /// Rule 92: a ping of the own address is answered by the host, one of another shared address by the router.
@@ -260,7 +262,10 @@ fn two_stacks_talk_although_their_address_is_the_same() {
     let now = one.now;
     one.node.stream_close(stream, now);
     join(&mut one, &mut two, Duration::from_millis(20));
-    assert!(matches!(one.node.stream_state(stream), StreamState::Open { readable: false, .. } | StreamState::Closed));
+    assert!(matches!(
+        one.node.stream_state(stream),
+        StreamState::Open { readable: false, .. } | StreamState::Closed
+    ));
     let now = one.now;
     one.node.stream_leave(stream, now);
     assert_eq!(one.node.stack_use().0, 2, "in TIME-WAIT the port is still taken");

@@ -141,7 +141,8 @@ fn errors_go_back_to_the_source() {
 
     let lost = tcp(FROM_SERVER, ("192.168.9.9".parse().unwrap(), 1));
     let outcome = bench.give(OUTSIDE, from_outside(&lost));
-    outcome.is(Verdict::Dropped(DropReason::NoRoute), &[("no_route", 1), ("originated", 1), ("forwarded", 1)]);
+    outcome
+        .is(Verdict::Dropped(DropReason::NoRoute), &[("no_route", 1), ("originated", 1), ("forwarded", 1)]);
     assert_eq!(icmp_of(packet_of(outcome.only_frame(OUTSIDE))).kind, (3, 0));
 
     // To a sharer, an error goes by the port of the packet that it is about.
@@ -158,8 +159,7 @@ fn what_is_too_large_is_refused() {
     let mut bench = router_with_neighbors();
     let large = udp(FROM_SERVER, TO_A, &[0; 1473]);
     bench.give(OUTSIDE, from_outside(&large)).is_silent_drop(DropReason::TooBig);
-    let outcome =
-        bench.give(OUTSIDE, from_outside(&change(large, |packet| packet.set_dont_frag(true))));
+    let outcome = bench.give(OUTSIDE, from_outside(&change(large, |packet| packet.set_dont_frag(true))));
     outcome.is(Verdict::Dropped(DropReason::TooBig), &[("too_big", 1), ("originated", 1), ("forwarded", 1)]);
     let icmp = icmp_of(packet_of(outcome.only_frame(OUTSIDE)));
     assert_eq!((icmp.kind, icmp.word), ((3, 4), 1500));
@@ -286,7 +286,8 @@ fn plain_arp_is_answered_for_shared_addresses() {
         outcome.is(Verdict::Delivered, &[("delivered", 1), ("arp_sent", 1)]);
         let frame = outcome.only_frame(LAN);
         assert_eq!(addresses(frame), (ROUTER_MAC, C));
-        let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, .. } = plain_of(frame)
+        let ArpRepr::EthernetIpv4 { operation, source_hardware_addr, source_protocol_addr, .. } =
+            plain_of(frame)
         else {
             panic!("plain ARP");
         };
