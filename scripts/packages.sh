@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Debian packages that scripts need. Sourced; offers `need_packages PACKAGE...`.
+# Debian packages that scripts need. Sourced; offers `need_packages PACKAGE...` and `need_compiler`.
 
 # Installs those of the packages that are missing. Says nothing and asks nobody where there are none.
 need_packages() {
@@ -18,6 +18,11 @@ need_packages() {
     fi
     echo "installing ${missing[*]}"
     install_packages "${missing[@]}"
+}
+
+# Installs a linker, and a compiler for the C part of a dependency, where there is none.
+need_compiler() {
+    type -P cc >/dev/null || need_packages gcc libc6-dev
 }
 
 # A subshell, so that its trap is its own.
