@@ -354,17 +354,25 @@ impl Questions {
         now: Instant,
         owned: impl Fn(u8, Option<u16>) -> bool,
     ) -> Vec<Waiting> {
-        let mut released = Vec::new();
-        let Some(address) = self.addresses.get_mut(&ip) else { return released };
+        let released = self.settle(ip, owned);
+        if self.addresses.get_mut(&ip).is_some_and(|address| address.is_idle(now)) {
+            self.addresses.remove(&ip);
+        }
+        released
+    }
+
+    /// Takes out the packets about which `settled` is true, and ends the questions that no longer wait for anything.
+    fn settle(&mut self, ip: Ipv4Addr, settled: impl Fn(u8, Option<u16>) -> bool) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        let Some(address) = self.addresses.get_mut(&ip) else { return taken };
         address.questions.retain(|block, question| {
-            let (go, stay) = core::mem::take(&mut question.waiting)
+            let (go, stay): (VecDeque<_>, _) = core::mem::take(&mut question.waiting)
                 .into_iter()
-                .partition(|one| owned(one.protocol, one.port));
+                .partition(|one| settled(one.protocol, one.port));
             question.waiting = stay;
-            let go: VecDeque<Waiting> = go;
             address.waiting_bytes -= bytes_of(&go);
-            released.extend(go);
-            if !owned(question.protocol, question.port) {
+            taken.extend(go);
+            if !settled(question.protocol, question.port) {
                 return true;
             }
             let Some(next) = question.waiting.front() else {
@@ -377,10 +385,7 @@ impl Questions {
             question.phase = Phase::Asking { sent: 0 };
             true
         });
-        if address.is_idle(now) {
-            self.addresses.remove(&ip);
-        }
-        released
+        taken
     }
 
     /// PE-ARP rule 44: a claim ends the negatives that it intersects.
@@ -401,32 +406,12 @@ impl Questions {
 
     /// An authority said that nobody owns what `gap` names (PE-ARP rule 43). Gives the packets that waited for it.
     pub(super) fn no_owner(&mut self, ip: Ipv4Addr, gap: Record, until: Instant) -> Vec<Waiting> {
-        let mut refused = Vec::new();
-        let Some(address) = self.addresses.get_mut(&ip) else { return refused };
+        let Some(address) = self.addresses.get_mut(&ip) else { return Vec::new() };
         if address.gaps.len() >= MAX_GAPS {
             address.gaps.remove(0);
         }
         address.gaps.push((gap, until));
-        address.questions.retain(|block, question| {
-            let (gone, stay): (VecDeque<_>, _) = core::mem::take(&mut question.waiting)
-                .into_iter()
-                .partition(|waiting| gap.contains(waiting.protocol, waiting.port));
-            question.waiting = stay;
-            address.waiting_bytes -= bytes_of(&gone);
-            refused.extend(gone);
-            if !gap.contains(question.protocol, question.port) {
-                return true;
-            }
-            let Some(next) = question.waiting.front() else {
-                self.timers.remove(&(question.deadline, ip, *block));
-                self.count -= 1;
-                return false;
-            };
-            (question.protocol, question.port) = (next.protocol, next.port);
-            question.phase = Phase::Asking { sent: 0 };
-            true
-        });
-        refused
+        self.settle(ip, |protocol, port| gap.contains(protocol, port))
     }
 }
 
