@@ -12,8 +12,8 @@ use crate::support::sandbox::Sandbox;
 
 /// What netns/lab runs, beside what the tests run.
 const LAB_TOOLS: &[&str] = &[
-    "cat", "chmod", "column", "cut", "dirname", "env", "grep", "ln", "mkdir", "mkfifo", "mv", "readlink",
-    "realpath", "rm", "rmdir", "sed", "setsid", "sh", "stat", "tail", "uniq", "wc",
+    "cat", "chmod", "cut", "dirname", "env", "grep", "ln", "mkdir", "mkfifo", "mv", "readlink", "realpath",
+    "rm", "rmdir", "sed", "setsid", "sh", "stat", "tail", "uniq", "wc",
 ];
 
 #[test]

@@ -381,7 +381,10 @@ impl Neighbors {
             }
             return Ok(());
         }
-        if records.len() > MAX_RECORDS {
+        // Before the claim is compared with the others: a flood of claims must not cost their number squared.
+        if records.len() > MAX_RECORDS
+            || (earlier.is_none() && !self.table.has_room(heard.ip, heard.hardware))
+        {
             return Err(Refused::TableFull);
         }
         let seniority = earlier_binding.map(|binding| binding.seniority);

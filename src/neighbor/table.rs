@@ -91,6 +91,7 @@ pub(super) struct TableFull;
 pub(super) struct Table {
     addresses: FxHashMap<Ipv4Addr, Address>,
     bindings: Slab<Binding>,
+    index: FxHashMap<(Ipv4Addr, EthernetAddress), BindingId>,
     per_hardware: FxHashMap<EthernetAddress, usize>,
     /// The configured scheme of shared addresses.
     schemes: FxHashMap<Ipv4Addr, Scheme>,
@@ -126,7 +127,16 @@ impl Table {
     }
 
     pub(super) fn find(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> Option<BindingId> {
-        self.of_address(ip).find(|(_, binding)| binding.hardware == hardware).map(|(id, _)| id)
+        self.index.get(&(ip, hardware)).copied()
+    }
+
+    /// Whether one more learned binding of the address and the hardware is within the bounds.
+    pub(super) fn has_room(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> bool {
+        let of_hardware = self.per_hardware.get(&hardware).copied().unwrap_or(0);
+        let of_address = self.addresses.get(&ip).map_or(0, |address| address.learned);
+        of_hardware < MAX_BINDINGS_PER_HARDWARE
+            && of_address < MAX_BINDINGS_PER_ADDRESS
+            && self.bindings.len() < MAX_BINDINGS
     }
 
     /// The binding that stands for a port, or for a portless protocol.
@@ -149,14 +159,11 @@ impl Table {
         let blocks = blocks_of(&binding);
         let old = self.find(binding.ip, binding.hardware);
         if binding.source != Source::Static {
+            // What replaces another learned binding takes its place.
             let replaced = old.and_then(|id| self.binding(id));
-            let (learned_before, blocks_before) =
-                replaced.map_or((0, 0), |old| (usize::from(old.source != Source::Static), blocks_of(old)));
-            let of_hardware = self.per_hardware.get(&binding.hardware).copied().unwrap_or(0);
-            let of_address = self.addresses.get(&binding.ip).map_or(0, |address| address.learned);
-            if of_hardware - learned_before >= MAX_BINDINGS_PER_HARDWARE
-                || of_address - learned_before >= MAX_BINDINGS_PER_ADDRESS
-                || self.bindings.len() - usize::from(old.is_some()) >= MAX_BINDINGS
+            let in_place = replaced.is_some_and(|old| old.source != Source::Static);
+            let blocks_before = replaced.map_or(0, blocks_of);
+            if !(in_place || self.has_room(binding.ip, binding.hardware))
                 || self.blocks - blocks_before + blocks > MAX_BLOCKS
             {
                 return Err(TableFull);
@@ -171,7 +178,9 @@ impl Table {
             *self.per_hardware.entry(binding.hardware).or_default() += 1;
         }
         let records = binding.records.clone();
+        let key = (ip, binding.hardware);
         let id = self.bindings.insert(binding) as BindingId;
+        self.index.insert(key, id);
         let address = self.addresses.entry(ip).or_default();
         address.bindings.push(id);
         address.learned += usize::from(learned);
@@ -184,6 +193,7 @@ impl Table {
 
     pub(super) fn remove(&mut self, id: BindingId) -> Option<Binding> {
         let binding = self.bindings.try_remove(id as usize)?;
+        self.index.remove(&(binding.ip, binding.hardware));
         let learned = binding.source != Source::Static;
         if learned && let Some(count) = self.per_hardware.get_mut(&binding.hardware) {
             *count -= 1;

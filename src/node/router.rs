@@ -408,4 +408,6 @@ impl Router {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
