@@ -194,7 +194,7 @@ impl Connection {
             }
         }
         if let Stage::Connecting(stream) = self.stage {
-            self.await_peer(stream, service);
+            self.await_peer(stream, service, now);
         }
         if let Stage::Relay { .. } = self.stage {
             return self.relay(service, now);
@@ -229,11 +229,12 @@ impl Connection {
         self.stage = Stage::Answer;
     }
 
-    fn await_peer(&mut self, stream: StreamId, service: &mut dyn Service) {
+    fn await_peer(&mut self, stream: StreamId, service: &mut dyn Service, now: Instant) {
         let Some(host) = service.host() else { return };
         match host.stream_state(stream) {
             StreamState::Connecting => {}
             StreamState::Closed => {
+                host.stream_leave(stream, now);
                 self.answer(&Answer::Error("connection refused, or nobody answered".to_owned()));
             }
             StreamState::Open { .. } => {
@@ -333,3 +334,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
