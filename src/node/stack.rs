@@ -30,7 +30,7 @@ const UDP_BUFFER: usize = 16 * 1024;
 const MAX_STREAMS: usize = 256;
 /// How long a connection may stay without an answer, and how long one that its user left may take to end.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How often a silent client of the echo service is asked whether it is still there.
+/// How often a silent peer is asked whether it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Datagrams that the echo service answers per second: two of them that were set on each other soon fall silent.
 const UDP_ECHOES_PER_SECOND: u32 = 1000;
@@ -154,11 +154,7 @@ impl Stack {
         };
         if let Some(port) = echo_port {
             stack.allocator.reserve(port);
-            for _ in 0..ECHO_CONNECTIONS {
-                let mut socket = tcp_socket();
-                socket.set_keep_alive(Some(KEEP_ALIVE));
-                stack.echo.push(stack.sockets.add(socket));
-            }
+            stack.echo = (0..ECHO_CONNECTIONS).map(|_| stack.sockets.add(tcp_socket())).collect();
             let buffer =
                 || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BUFFER]);
             let mut socket = udp::Socket::new(buffer(), buffer());
@@ -362,7 +358,9 @@ impl Stack {
 fn tcp_socket() -> tcp::Socket<'static> {
     let buffer = || tcp::SocketBuffer::new(vec![0; TCP_BUFFER]);
     let mut socket = tcp::Socket::new(buffer(), buffer());
+    // The timeout holds for silent connections, too: those are asked before.
     socket.set_timeout(Some(TIMEOUT));
+    socket.set_keep_alive(Some(KEEP_ALIVE));
     socket
 }
 
@@ -418,3 +416,6 @@ impl phy::TxToken for Outgoing<'_> {
         result
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -98,13 +98,23 @@ pub(super) fn udp(from: Endpoint, to: Endpoint, data: &[u8]) -> Vec<u8> {
 
 /// A SYN.
 pub(super) fn tcp(from: Endpoint, to: Endpoint) -> Vec<u8> {
-    let mut bytes = [0; 20];
+    segment(from, to, |packet| packet.set_syn(true), b"")
+}
+
+/// A TCP segment whose numbers and flags the caller sets.
+pub(super) fn segment(
+    from: Endpoint,
+    to: Endpoint,
+    set: impl FnOnce(&mut TcpPacket<&mut [u8]>),
+    data: &[u8],
+) -> Vec<u8> {
+    let mut bytes = [&[0; 20][..], data].concat();
     let mut packet = TcpPacket::new_unchecked(&mut bytes[..]);
     packet.set_src_port(from.1);
     packet.set_dst_port(to.1);
     packet.set_header_len(20);
-    packet.set_syn(true);
     packet.set_window_len(1000);
+    set(&mut packet);
     packet.fill_checksum(&IpAddress::Ipv4(from.0), &IpAddress::Ipv4(to.0));
     ip(from.0, to.0, 6, &bytes)
 }
