@@ -50,7 +50,7 @@ pub(super) const C: EthernetAddress = mac(0xC);
 pub(super) const SERVER_MAC: EthernetAddress = mac(0x80);
 
 /// Links of [`host`].
-pub(super) use super::host::LAN;
+pub(super) use super::host::{LAN, TUN};
 /// The other links of [`router`].
 pub(super) const SECOND_LAN: LinkId = LinkId(1);
 pub(super) const OUTSIDE: LinkId = LinkId(2);

@@ -1,5 +1,10 @@
 //! The host, packet by packet: the verdict, what it sends, and every counter that changes.
 
+mod echo;
+mod inbound;
+mod life;
+mod outbound;
+
 use smoltcp::time::Duration;
 use smoltcp::wire::{EthernetAddress, Ipv4Packet};
 

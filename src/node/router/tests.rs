@@ -1,5 +1,8 @@
 //! The router, frame by frame: the verdict, what it sends, and every counter that changes.
 
+mod errors;
+mod waiting;
+
 use smoltcp::time::Duration;
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Ipv4Packet};
 
