@@ -14,7 +14,9 @@ if [[ -t 1 ]]; then
 fi
 steps=0
 background=()
-lab_is_up=''
+files=''
+take_down='' # the lab is this demo's
+failure_told=''
 
 usage_error() {
     echo "demo: $*; see scripts/demo --help" >&2
@@ -37,6 +39,7 @@ good() { printf '   %s✓ %s%s\n' "$green" "$*" "$plain"; }
 indent() { sed 's/^/     /'; }
 
 bad() {
+    failure_told=1
     printf '   %s✗ %s%s\n' "$red" "$*" "$plain"
     exit 1
 }
@@ -56,6 +59,18 @@ expect() { # TEXT COMMAND...
     output=$("$@" 2>&1) || bad "failed: $output"
     indent <<<"$output"
     [[ $output == "$text" ]] || bad "expected: $text"
+}
+
+# Brings the lab up. It is taken down also where a signal comes while it comes up.
+lab_up() {
+    take_down=1
+    show "netns/lab --name $name up"
+    lab up >"$files/up"
+    indent <"$files/up"
+    if ! grep -q "^lab $name is up after " "$files/up"; then
+        take_down=''
+        bad "somebody else has brought up a lab '$name' just now: it stays as it is"
+    fi
 }
 
 # Waits for a condition, WAIT seconds at most.
@@ -173,14 +188,21 @@ message() { # FILTER
     tcpdump -xnr "$files/arp.pcap" -c 1 "$1" 2>/dev/null | sed -n 's/^\t/  /p' | indent
 }
 
-# Ends what the demo started, whatever happened.
+# Ends what the demo started, whatever happened. Nothing interrupts it: not a second Ctrl-C, nor a closed pipe.
 clean_up() {
     local status=$?
-    trap - EXIT HUP INT TERM
+    trap - EXIT
+    trap '' HUP INT TERM PIPE
+    if ((status > 0 && status < 128)) && [[ -z $failure_told ]]; then
+        printf '   %s✗ a command failed%s\n' "$red" "$plain" || true
+    fi
     if ((${#background[@]} > 0)); then kill "${background[@]}" 2>/dev/null || true; fi
     if [[ -n $keep && $status -eq 0 ]]; then return; fi
     # Takes every process in the lab's namespaces with it, servers included.
-    if [[ -n $lab_is_up ]]; then netns/lab --name "$name" down >/dev/null || true; fi
-    rm -rf "$files"
+    if [[ -n $take_down ]] && ! netns/lab --name "$name" down >/dev/null; then
+        echo "demo: cannot take the lab down: try 'netns/lab --name $name down'" >&2 || true
+        if ((status == 0)); then status=1; fi
+    fi
+    if [[ -n $files ]]; then rm -rf "$files"; fi
     exit "$status"
 }
