@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What scripts/demo is made of: printing, checking, servers, cleaning up. Sourced.
 #
-# Uses of the caller: name (of the lab), files (a directory of its own), keep, HTTP_PORT.
+# Uses of the caller: name (of the lab), files (a directory of its own), keep, and its constants.
 # shellcheck disable=SC2154
 
 readonly WAIT=10 # seconds for any one condition
@@ -90,6 +90,10 @@ ports_of() { # HOST
     lab status --json | jq -r --arg node "$1" '.nodes[] | select(.node == $node) | .ports[0] | "\(.[0])-\(.[1])"'
 }
 
+mac_of() { # NODE
+    lab status --json | jq -r --arg node "$1" '.nodes[] | select(.node == $node) | .link_address'
+}
+
 # Whether the router's table has the set of a host.
 knows_set_of() { # HOST
     lab arp -n | grep -qw -- "$(ports_of "$1")"
@@ -153,39 +157,52 @@ ssh_from() { # NODE ADDRESS PORT COMMAND
     lab exec "$1" ssh "${SSH_OPTIONS[@]}" -i "$files/user-key" -p "$3" "root@$2" "$4"
 }
 
-# PE-ARP messages about one port, as capture filters (docs/protocol.md, section 3): protocol, operation, flag "port
-# valid" of the target and of the sender.
-readonly RESOLVE='arp[2:2] = 0x88b5 and arp[6:2] = 1 and arp[33] & 1 != 0 and ether broadcast'
-readonly REPLY='arp[2:2] = 0x88b5 and arp[6:2] = 2 and arp[19] & 1 != 0'
+# Starts to capture what FILTER selects, into $files/NODE.pcap. No function in between: $! is tcpdump itself.
+capture() { # NODE DEVICE FILTER
+    netns/lab --name "$name" exec "$1" tcpdump -Z root -U --immediate-mode -ni "$2" -w "$files/$1.pcap" "$3" \
+        2>"$files/$1.tcpdump" &
+    background+=($!)
+    await "tcpdump in $1" grep -q listening "$files/$1.tcpdump"
+}
 
-# Shows the question and the answer by which a freshly started router finds the owner of a port.
-capture_resolution() { # PORT
-    local port=$1 pid
-    lab exec lan tcpdump -U -eni lan -w "$files/arp.pcap" arp 2>"$files/tcpdump" &
-    pid=$!
-    background+=("$pid")
-    await "tcpdump" grep -q listening "$files/tcpdump"
-    # A router with an empty table has to ask.
-    lab restart router >/dev/null
-    lab exec inet curl -sS -m 5 "http://$SHARED:$port/" >/dev/null
-    await "the answer" captured "$REPLY"
-    kill "$pid"
-    wait "$pid" 2>/dev/null || true
+end_captures() {
+    kill "${background[@]}"
+    wait "${background[@]}" 2>/dev/null || true
     background=()
-    tell "RESOLVE by the router, to all:"
-    message "$RESOLVE"
-    tell "REPLY by the owner, to the router:"
-    message "$REPLY"
-    tell "Offset 2: protocol 0x88b5; 6: operation; 8: sender's MAC; 0xe and 0x1c: addresses, each with protocol,"
-    tell "flags and port; 0x26: one record, a=0 k=4 PSID, that is all 4096 ports of the owner."
 }
 
-captured() { # FILTER
-    tcpdump -nr "$files/arp.pcap" "$1" 2>/dev/null | grep -q .
+# Prints the first COUNT captured packets that FILTER selects, one a line, or as tcpdump is told by OPTIONS.
+captured() { # NODE COUNT FILTER OPTION...
+    tcpdump -tn -c "$2" -r "$files/$1.pcap" "${@:4}" "$3" 2>/dev/null | sed 's/^\t//'
 }
 
-message() { # FILTER
-    tcpdump -xnr "$files/arp.pcap" -c 1 "$1" 2>/dev/null | sed -n 's/^\t/  /p' | indent
+# PE-ARP messages about a port, as capture filters (docs/protocol.md): protocol address space, operation, port.
+resolve_of() { echo "ether broadcast and arp[2:2] = 0x88b5 and arp[6:2] = 1 and arp[33] & 1 != 0 and arp[34:2] = $1"; }
+reply_of() { echo "arp[2:2] = 0x88b5 and arp[6:2] = 2 and arp[19] & 1 != 0 and arp[20:2] = $1"; }
+readonly LEGACY_ANSWER="arp[2:2] = 0x0800 and arp[6:2] = 2 and ether src $LEGACY_MAC"
+
+# Whether the capture has the question for a port, then its owner's answer, and last legacy's answer to plain ARP.
+has_resolution() { # PORT ASKER_MAC OWNER_MAC
+    local senders
+    senders=$(captured lan 3 "($(resolve_of "$1")) or ($(reply_of "$1")) or ($LEGACY_ANSWER)" -e | cut -d' ' -f1)
+    [[ $senders == "$2"$'\n'"$3"$'\n'"$LEGACY_MAC" ]]
+}
+
+# Captures how a freshly started host finds the owner of a port, and then legacy.
+capture_resolution() { # HOST PORT OWNER
+    local asker owner
+    asker=$(mac_of "$1") owner=$(mac_of "$3")
+    local end=$((SECONDS + WAIT))
+    while :; do
+        capture lan lan arp
+        capture legacy eth0 arp
+        # A host with an empty table has to ask, unless the owner has said something meanwhile: then once more.
+        lab restart "$1" >/dev/null
+        lab exec "$1" curl -sS -m 5 "http://$SHARED:$2/" "http://$LEGACY/" >"$files/pages"
+        end_captures
+        ! has_resolution "$2" "$asker" "$owner" || return 0
+        ((SECONDS < end)) || bad "$1 did not ask for port $2 within $WAIT s, or nobody answered"
+    done
 }
 
 # Ends what the demo started, whatever happened. Nothing interrupts it: not a second Ctrl-C, nor a closed pipe.
