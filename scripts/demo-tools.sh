@@ -90,13 +90,29 @@ ports_of() { # HOST
     lab status --json | jq -r --arg node "$1" '.nodes[] | select(.node == $node) | .ports[0] | "\(.[0])-\(.[1])"'
 }
 
-mac_of() { # NODE
-    lab status --json | jq -r --arg node "$1" '.nodes[] | select(.node == $node) | .link_address'
+of_node() { # NODE FIELD
+    lab status --json | jq -r --arg node "$1" --arg field "$2" '.nodes[] | select(.node == $node) | .[$field]'
+}
+
+address_of() { of_node "$1" address; }
+mac_of() { of_node "$1" link_address; }
+pid_of() { of_node "$1" pid; }
+
+ended() { [[ $(pid_of "$1") == null ]]; }
+
+# How many packets h1 has dropped for their source port.
+source_port_drops() { lab exec h1 pearp status --json | jq '.drops.source_port // 0'; }
+
+# How many "destination unreachable" the kernel of a node got.
+icmp_received() { # NODE
+    # shellcheck disable=SC2016 # awk expands it
+    lab exec "$1" awk '$1 == "Icmp:" && !at { for (i = 2; i <= NF; i++) if ($i == "InDestUnreachs") at = i; next }
+        $1 == "Icmp:" { print $at }' /proc/net/snmp
 }
 
 # Whether the router's table has the set of a host.
 knows_set_of() { # HOST
-    lab arp -n | grep -qw -- "$(ports_of "$1")"
+    lab arp -n >"$files/arp" && grep -qw -- "$(ports_of "$1")" "$files/arp"
 }
 
 in_range() { # PORT LOW-HIGH
@@ -176,6 +192,8 @@ captured() { # NODE COUNT FILTER OPTION...
     tcpdump -tn -c "$2" -r "$files/$1.pcap" "${@:4}" "$3" 2>/dev/null | sed 's/^\t//'
 }
 
+captured_any() { [[ -n $(captured "$1" 1 "$2") ]]; } # NODE FILTER
+
 # PE-ARP messages about a port, as capture filters (docs/protocol.md): protocol address space, operation, port.
 resolve_of() { echo "ether broadcast and arp[2:2] = 0x88b5 and arp[6:2] = 1 and arp[33] & 1 != 0 and arp[34:2] = $1"; }
 reply_of() { echo "arp[2:2] = 0x88b5 and arp[6:2] = 2 and arp[19] & 1 != 0 and arp[20:2] = $1"; }
@@ -221,5 +239,11 @@ clean_up() {
         if ((status == 0)); then status=1; fi
     fi
     if [[ -n $files ]]; then rm -rf "$files"; fi
+    if ((status == 0)) && compgen -G "/run/netns/$name-*" >/dev/null; then
+        echo "demo: namespaces are left behind" >&2 || true
+        status=1
+    elif ((status == 0)); then
+        printf 'The lab is down again, nothing is left behind.\n' || true
+    fi
     exit "$status"
 }
