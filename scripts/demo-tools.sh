@@ -229,7 +229,8 @@ clean_up() {
     trap - EXIT
     trap '' HUP INT TERM PIPE
     if ((status > 0 && status < 128)) && [[ -z $failure_told ]]; then
-        printf '   %s✗ a command failed%s\n' "$red" "$plain" || true
+        printf '   %s✗ a command failed%s\n' "$red" "$plain" 2>/dev/null || true
+        status=1
     fi
     if ((${#background[@]} > 0)); then kill "${background[@]}" 2>/dev/null || true; fi
     if [[ -n $keep && $status -eq 0 ]]; then return; fi
@@ -243,7 +244,7 @@ clean_up() {
         echo "demo: namespaces are left behind" >&2 || true
         status=1
     elif ((status == 0)); then
-        printf 'The lab is down again, nothing is left behind.\n' || true
+        printf 'The lab is down again, nothing is left behind.\n' 2>/dev/null || true
     fi
     exit "$status"
 }
