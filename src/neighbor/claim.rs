@@ -95,6 +95,7 @@ pub(super) struct OwnClaim {
 struct Solicitor {
     hardware: EthernetAddress,
     address: PeAddress,
+    /// When it asked, or when it was answered last.
     asked: Instant,
     /// When to answer, until that is done.
     answer: Option<Instant>,
@@ -204,8 +205,15 @@ impl OwnClaim {
         now: Instant,
     ) -> bool {
         self.solicitors.retain(|one| now < one.asked + SOLICIT_INTERVAL || one.answer.is_some());
-        let known = self.solicitors.iter().any(|one| one.hardware == router);
-        if known || self.solicitors.len() >= MAX_SOLICITORS {
+        if let Some(one) = self.solicitors.iter_mut().find(|one| one.hardware == router) {
+            // A router that was restarted twice asks again too soon: later is better than never, as it asks once.
+            let repeated = one.answer.is_none();
+            if repeated && self.phase.holds() {
+                one.answer = Some(one.asked + SOLICIT_INTERVAL);
+            }
+            return repeated;
+        }
+        if self.solicitors.len() >= MAX_SOLICITORS {
             return false;
         }
         let wait = Duration::from_micros(rng.random_range(0..=SOLICIT_JITTER_MICROS));
@@ -223,6 +231,7 @@ impl OwnClaim {
         let waiting = self.solicitors.iter_mut().find(|one| one.answer.is_some_and(|at| at <= now));
         if let Some(one) = waiting {
             one.answer = None;
+            one.asked = now;
             let (router, address) = (one.hardware, one.address);
             let message = Message::reply(self.hardware, self.address(), router, address, &self.set.records);
             return Some(Step::Unicast(router, message));

@@ -297,6 +297,23 @@ fn solicit_all_is_answered_later() {
     assert!(*least < 200 && (800..=1000).contains(most), "{least} to {most} ms");
 }
 
+/// Rule 41: a SOLICIT-ALL that comes within a second of the last answer is answered when the second is over.
+#[test]
+fn solicit_all_that_comes_too_soon_is_put_off() {
+    let mut rig = Rig::new(sharer(A, "0,4,1"));
+    let question = Message::solicit_all(ROUTER_MAC, PeAddress::new(ROUTER), SHARED);
+    rig.hear(&question).unwrap();
+    rig.wait(secs(1));
+    let first = rig.take_pe(Kind::Reply);
+    assert_eq!(first.len(), 1);
+    assert_eq!(rig.hear(&question), Ok(()));
+    assert_eq!(rig.hear(&question), Err(Refused::Solicit), "one answer is enough for both");
+    rig.wait(secs(2));
+    let second = rig.take_pe(Kind::Reply);
+    assert_eq!(second.len(), 1);
+    assert_eq!(second[0].0 - first[0].0, secs(1));
+}
+
 /// Rule 13: SOLICIT-ALL without the router flag is dropped; for another address it is no business of ours.
 #[test]
 fn solicit_all_of_others() {
@@ -323,5 +340,7 @@ fn solicitors_are_bounded() {
     assert_eq!(taken, MAX_SOLICITORS);
     rig.wait(secs(1));
     assert_eq!(rig.take_pe(Kind::Reply).len(), MAX_SOLICITORS);
+    // Each is remembered for a second after its answer.
+    rig.wait(secs(1));
     assert_eq!(rig.hear(&ask(39)), Ok(()));
 }
