@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::serve::shown;
 use super::{Node, client};
 use crate::neighbor::Entry;
 use crate::runtime::Request;
@@ -40,7 +41,7 @@ pub(super) struct ArpArgs {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Line {
     address: Ipv4Addr,
-    /// Empty where the owner holds every port, or where `portless` says what it holds.
+    /// Empty where the owner holds every port, or where it holds what has no port, of `protocol`.
     ports: Vec<(u16, u16)>,
     /// More ranges than are listed.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -93,7 +94,7 @@ fn line(link: String, entry: &Entry) -> Line {
         ports_truncated,
         psid,
         protocol,
-        link_address: entry.hardware.map(|hardware| hardware.to_string().replace('-', ":")),
+        link_address: entry.hardware.map(shown),
         link,
         state: entry.state.to_owned(),
         source: entry.source.to_owned(),

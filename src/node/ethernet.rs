@@ -127,6 +127,19 @@ impl Interface {
     }
 }
 
+/// Logs what an operator should know.
+pub(super) fn report(link: &str, event: &Event) {
+    match event {
+        Event::Conflict { ip, incumbent, newcomer } => {
+            tracing::warn!(%link, %ip, %incumbent, %newcomer, "two hosts claim the same ports");
+        }
+        Event::OwnConflict { hardware, port, lost } => {
+            tracing::warn!(%link, %hardware, port, lost, "another host claims ports of this node");
+        }
+        Event::Ready | Event::Resolved { .. } | Event::Undeliverable { .. } => {}
+    }
+}
+
 /// The IP packet of a frame without Ethernet padding.
 pub(super) fn ip_bytes(frame: &Frame) -> &[u8] {
     let bytes = frame.bytes();

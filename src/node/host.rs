@@ -9,15 +9,14 @@
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
 use super::echo_map::EchoMap;
-use super::ethernet::{Interface, Payload, ip_bytes};
-use super::router::report;
-use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState, stack_seed};
+use super::ethernet::{Interface, Payload, ip_bytes, report};
+use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::IcmpLimit;
 use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnSet, Refused, Target};
@@ -138,7 +137,7 @@ impl Host {
         );
         neighbors.claim_own(now);
         let own = config.address.address();
-        let seed = stack_seed(&mut rng);
+        let seed = rng.random();
         let mut host = Self {
             stack: Stack::new(own, config.mtu, stack, config.echo, seed, now)?,
             echo_map: EchoMap::new(stack.iter().copied()),
@@ -395,7 +394,7 @@ impl Host {
         if let Verdict::Dropped(DropReason::Unreachable | DropReason::NoOwner) = verdict
             && !originated
         {
-            self.send_error(frame.bytes().to_vec(), icmp::Error::HostUnreachable, now);
+            self.send_error(frame.bytes(), icmp::Error::HostUnreachable, now);
         }
         Ok(verdict)
     }
@@ -498,13 +497,13 @@ impl Host {
         self.route_key(&key, frame, true, now)
     }
 
-    /// Tells a program that it may not send this.
-    fn prohibit(&mut self, frame: &Frame, now: Instant) {
-        self.send_error(frame.bytes().to_vec(), icmp::Error::AdminProhibited, now);
+    /// Tells a program that it may not send this; whether the rate allowed it.
+    fn prohibit(&mut self, frame: &Frame, now: Instant) -> bool {
+        self.send_error(frame.bytes(), icmp::Error::AdminProhibited, now)
     }
 
     fn report_leak(&mut self, key: &FlowKey, frame: &Frame, now: Instant) {
-        if self.send_error(frame.bytes().to_vec(), icmp::Error::AdminProhibited, now) {
+        if self.prohibit(frame, now) {
             tracing::warn!(
                 port = key.source.unwrap_or(0),
                 protocol = key.protocol,
@@ -515,14 +514,13 @@ impl Host {
     }
 
     /// An ICMP error to the host's programs; whether the rate allowed it.
-    fn send_error(&mut self, mut packet: Vec<u8>, error: icmp::Error, now: Instant) -> bool {
+    fn send_error(&mut self, about: &[u8], error: icmp::Error, now: Instant) -> bool {
         let own = self.address.address();
         if !self.icmp_limit.allow(own, now) {
             return false;
         }
         // An echo request has been mapped already: its program knows it by its own identifier.
-        if let Some(answer) = icmp::error_for(&packet, own, error) {
-            packet = answer;
+        if let Some(mut packet) = icmp::error_for(about, own, error) {
             self.echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
             self.send_to_programs(&packet);
         }
@@ -547,7 +545,7 @@ impl Host {
         }
         for (frame, reason) in failed {
             if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
-                self.send_error(frame.bytes().to_vec(), icmp::Error::HostUnreachable, now);
+                self.send_error(frame.bytes(), icmp::Error::HostUnreachable, now);
             }
         }
     }

@@ -10,10 +10,10 @@ use std::collections::VecDeque;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
-use super::ethernet::{Interface, Payload, ip_bytes};
+use super::ethernet::{Interface, Payload, ip_bytes, report};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::{Fib, IcmpLimit, NextHop};
-use crate::neighbor::{Config, Entry, Event, Neighbors, OwnSet, Refused, Target};
+use crate::neighbor::{Config, Entry, Neighbors, OwnSet, Refused, Target};
 use crate::ports::Scheme;
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
@@ -335,19 +335,6 @@ impl Router {
         // The way the packet came is the way back to its source.
         let Some(NextHop { link, .. }) = self.fib.lookup(packet.src_addr()) else { return };
         self.send_error(link, frame, icmp::Error::HostUnreachable, now);
-    }
-}
-
-/// Logs what an operator should know.
-pub(super) fn report(link: &str, event: &Event) {
-    match event {
-        Event::Conflict { ip, incumbent, newcomer } => {
-            tracing::warn!(%link, %ip, %incumbent, %newcomer, "two hosts claim the same ports");
-        }
-        Event::OwnConflict { hardware, port, lost } => {
-            tracing::warn!(%link, %hardware, port, lost, "another host claims ports of this node");
-        }
-        Event::Ready | Event::Resolved { .. } | Event::Undeliverable { .. } => {}
     }
 }
 

@@ -5,7 +5,6 @@
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
-use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use slab::Slab;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -362,11 +361,6 @@ fn tcp_socket() -> tcp::Socket<'static> {
     socket.set_timeout(Some(TIMEOUT));
     socket.set_keep_alive(Some(KEEP_ALIVE));
     socket
-}
-
-/// The seed of a stack, from the generator of its host.
-pub(super) fn stack_seed(rng: &mut ChaCha8Rng) -> u64 {
-    rng.random()
 }
 
 /// The device below smoltcp: two queues.
