@@ -88,7 +88,13 @@ fn constructors_give_the_golden_bytes() {
         ("G4", BROADCAST, Message::probe(mac(0xA), first, &own)),
         ("G5", mac(1), {
             let gap = range(8192, 12287);
-            Message::nak(mac(5), unowned, mac(1), ROUTER, gap, Lifetime::Seconds(60))
+            Message::nak(
+                mac(5),
+                unowned,
+                mac(1),
+                ROUTER,
+                Record::new(Claim::Range(gap), Lifetime::Seconds(60)),
+            )
         }),
         ("G6", BROADCAST, Message::solicit_all(mac(1), ROUTER, SHARED)),
         ("G7", mac(0xB), Message::conflict(mac(0xA), first, mac(0xB), &own)),

@@ -113,6 +113,7 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
         stack_ports: args.stack_ports,
         echo: args.echo,
         authorities: args.authority,
+        lease: None,
         mtu: args.serve.mtu(),
         pro: args.serve.pro,
         seed: random_seed()?,
@@ -210,6 +211,7 @@ impl Service for HostService {
         let address = self.host.address();
         let state = match self.host.phase() {
             ClaimPhase::Unclaimed => "released",
+            ClaimPhase::Expired => "expired",
             ClaimPhase::Probing { .. } => "probing",
             ClaimPhase::Announcing { .. } | ClaimPhase::Held => "bound",
             ClaimPhase::Lost => "lost",

@@ -130,6 +130,7 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
             })
             .collect(),
         shared: args.shared.clone(),
+        authority: false,
         routes: args.route.clone(),
         pro: args.serve.pro,
         seed: random_seed()?,

@@ -18,6 +18,8 @@ pub enum Source {
     Arp,
     /// A PE-ARP message.
     Learned,
+    /// A server's lease.
+    Lease,
     /// The configuration.
     Static,
 }
@@ -29,6 +31,7 @@ impl Source {
             Self::Proxy => "proxy",
             Self::Arp => "arp",
             Self::Learned => "learned",
+            Self::Lease => "lease",
             Self::Static => "static",
         }
     }
@@ -38,8 +41,13 @@ impl Source {
         match self {
             Self::Proxy => 0,
             Self::Arp | Self::Learned => 1,
-            Self::Static => 2,
+            Self::Lease | Self::Static => 2,
         }
+    }
+
+    /// Whether the node was told, rather than having heard it on the link.
+    pub(super) const fn is_given(self) -> bool {
+        matches!(self, Self::Lease | Self::Static)
     }
 }
 

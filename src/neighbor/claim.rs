@@ -6,6 +6,8 @@
 //!                           v                                        v
 //!            PROBING <─60 s─ LOST                                 UNCLAIMED
 //! ```
+//!
+//! A lease that ends leads from everywhere to EXPIRED; one that is renewed, from there to PROBING.
 
 use core::net::Ipv4Addr;
 
@@ -19,7 +21,7 @@ use super::{
     PROBE_NUM, PROBE_WAIT, PROBE_WAIT_AUTHORITATIVE, RATE_LIMIT_INTERVAL, SOLICIT_INTERVAL,
     SOLICIT_JITTER_MICROS,
 };
-use crate::wire::pe_arp::{Message, PeAddress, Record};
+use crate::wire::pe_arp::{Lifetime, Message, PeAddress, Record};
 
 /// What a node owns of its address on a link.
 #[derive(Clone, Debug)]
@@ -34,7 +36,27 @@ pub struct OwnSet {
     pub shared: bool,
     /// An operator or a lease gave the set: one short probe is enough.
     pub authoritative: bool,
+    /// When the lease of the set ends; `None` for a set that is not leased.
+    pub until: Option<Instant>,
 }
+
+impl OwnSet {
+    /// The set as messages name it at `now`: with the time that is left (PE-ARP rule 24).
+    pub(super) fn records_at(&self, now: Instant) -> Vec<Record> {
+        let Some(until) = self.until else { return self.records.clone() };
+        // Nobody may think that it lasts longer than it does: whole seconds, rounded down, but a lease that still
+        // runs is not a withdrawn one.
+        let left = until.total_micros().saturating_sub(now.total_micros()) / MICROS_PER_SECOND;
+        let left = left.clamp(1, i64::from(MAX_LIFETIME));
+        let lifetime = Lifetime::Seconds(left as u16);
+        self.records.iter().map(|record| Record { lifetime, ..*record }).collect()
+    }
+}
+
+/// The longest lifetime that a record can name, in seconds: 0xFFFF means that it is not known.
+const MAX_LIFETIME: u16 = u16::MAX - 1;
+
+const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// Where the own set stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +77,8 @@ pub enum ClaimPhase {
     Held,
     /// Another host uses it.
     Lost,
+    /// Not used: its lease is over.
+    Expired,
 }
 
 impl ClaimPhase {
@@ -76,6 +100,8 @@ pub(super) enum Step {
     Unicast(EthernetAddress, Message),
     /// The set is free and now in use; goes before the first announcement.
     Ready,
+    /// The lease is over.
+    Expired,
 }
 
 #[derive(Debug)]
@@ -165,6 +191,36 @@ impl OwnClaim {
         self.solicitors.clear();
     }
 
+    /// The lease lasts until `until` from now on: a set in use is announced with its new lifetime, one that had
+    /// expired is probed again (PE-ARP rule 122).
+    pub(super) fn renew(&mut self, until: Instant, rng: &mut impl Rng, now: Instant) {
+        self.set.until = Some(until);
+        match self.phase {
+            ClaimPhase::Expired => self.start(rng, now),
+            ClaimPhase::Held => {
+                self.phase = ClaimPhase::Announcing { sent: ANNOUNCE_NUM - 1 };
+                self.deadline = Some(now);
+            }
+            ClaimPhase::Unclaimed
+            | ClaimPhase::Probing { .. }
+            | ClaimPhase::Announcing { .. }
+            | ClaimPhase::Lost => {}
+        }
+    }
+
+    /// When the lease of a set that is used, or is meant to be, ends.
+    fn lease_end(&self) -> Option<Instant> {
+        let unused = matches!(self.phase, ClaimPhase::Unclaimed | ClaimPhase::Expired);
+        self.set.until.filter(|_| !unused)
+    }
+
+    /// Ends the use of the set without a word: its lease is over for everybody who heard of it.
+    fn expire(&mut self) {
+        self.phase = ClaimPhase::Expired;
+        self.deadline = None;
+        self.solicitors.clear();
+    }
+
     /// Gives the set back; the RELEASE to broadcast where it was in use.
     pub(super) fn release(&mut self) -> Option<Message> {
         let held = self.phase.holds();
@@ -187,13 +243,14 @@ impl OwnClaim {
             return None;
         }
         self.defended = Some(now);
-        Some(Message::announce(self.hardware, self.first(), &self.set.records))
+        Some(Message::announce(self.hardware, self.first(), &self.set.records_at(now)))
     }
 
     /// The objection to a probe for part of the own set.
-    pub(super) fn object(&self, prober: EthernetAddress, port: u16) -> Option<Message> {
+    pub(super) fn object(&self, prober: EthernetAddress, port: u16, now: Instant) -> Option<Message> {
         let disputed = self.address().with_port(0, Some(port));
-        self.phase.holds().then(|| Message::conflict(self.hardware, disputed, prober, &self.set.records))
+        let records = self.set.records_at(now);
+        self.phase.holds().then(|| Message::conflict(self.hardware, disputed, prober, &records))
     }
 
     /// A router asked for every owner: answers after a random wait. False where it asks too often, or too many do.
@@ -223,17 +280,23 @@ impl OwnClaim {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.solicitors.iter().map(|one| one.answer).chain([self.deadline]).flatten().min()
+        let dues = [self.deadline, self.lease_end()];
+        self.solicitors.iter().map(|one| one.answer).chain(dues).flatten().min()
     }
 
     /// The next step that is due at `now`.
     pub(super) fn due(&mut self, rng: &mut impl Rng, now: Instant) -> Option<Step> {
+        if self.lease_end().is_some_and(|until| until <= now) {
+            self.expire();
+            return Some(Step::Expired);
+        }
         let waiting = self.solicitors.iter_mut().find(|one| one.answer.is_some_and(|at| at <= now));
         if let Some(one) = waiting {
             one.answer = None;
             one.asked = now;
             let (router, address) = (one.hardware, one.address);
-            let message = Message::reply(self.hardware, self.address(), router, address, &self.set.records);
+            let records = self.set.records_at(now);
+            let message = Message::reply(self.hardware, self.address(), router, address, &records);
             return Some(Step::Unicast(router, message));
         }
         if self.deadline.is_none_or(|at| at > now) {
@@ -266,13 +329,14 @@ impl OwnClaim {
                 let last = sent + 1 >= ANNOUNCE_NUM;
                 self.phase = if last { ClaimPhase::Held } else { ClaimPhase::Announcing { sent: sent + 1 } };
                 self.deadline = (!last).then(|| now + ANNOUNCE_INTERVAL);
-                Some(Step::Broadcast(Message::announce(self.hardware, self.first(), &self.set.records)))
+                let records = self.set.records_at(now);
+                Some(Step::Broadcast(Message::announce(self.hardware, self.first(), &records)))
             }
             ClaimPhase::Lost => {
                 self.start(rng, now);
                 self.due(rng, now)
             }
-            ClaimPhase::Unclaimed | ClaimPhase::Held => {
+            ClaimPhase::Unclaimed | ClaimPhase::Expired | ClaimPhase::Held => {
                 self.deadline = None;
                 None
             }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::ports::Scheme;
 use crate::wire::Frame;
-use crate::wire::pe_arp::{Claim, Message, PeAddress, Record};
+use crate::wire::pe_arp::{Claim, Lifetime, Message, PeAddress, Record};
 
 /// What a node is on a link.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Config {
     pub proxy: bool,
     /// Who may answer for others, and NAK (PE-ARP rule 1).
     pub authorities: Vec<EthernetAddress>,
+    /// The node is told every owner of the configured shared addresses, and is one of those (PE-ARP rule 121).
+    pub authority: bool,
     /// Seed of the random times.
     pub seed: u64,
 }
@@ -123,6 +125,8 @@ pub enum Event {
     },
     /// The own set is free and now in use.
     Ready,
+    /// The lease of the own set is over, and it is no longer used.
+    Expired,
 }
 
 /// Why a message or a packet was refused. Each has a counter.
@@ -182,6 +186,9 @@ pub enum Refused {
     /// A bound of the table was reached.
     #[error("the table is full")]
     TableFull,
+    /// A claim to an address of which this node is told every owner.
+    #[error("claim without a lease")]
+    NotLeased,
     /// A message without records where it needs some.
     #[error("message without records")]
     NoRecords,
@@ -274,6 +281,12 @@ impl Neighbors {
         }
     }
 
+    /// The lease of the own set lasts until `until` from now on.
+    pub fn renew_own(&mut self, until: Instant, now: Instant) {
+        self.own.renew(until, &mut self.rng, now);
+        self.drive(now);
+    }
+
     /// Asks every owner of a shared address to answer, to fill the table after a start (routers only).
     pub fn solicit_all(&mut self, ip: Ipv4Addr, now: Instant) {
         // PE-ARP rule 47. The answers to the last one are still on their way.
@@ -284,7 +297,8 @@ impl Neighbors {
         self.broadcast(Message::solicit_all(self.config.hardware, self.own.address(), ip));
     }
 
-    /// Adds a binding that is never questioned. What is on the link cannot take its ports.
+    /// Adds a binding that the configuration gives. It is never questioned, and what is on the link cannot take its
+    /// ports.
     ///
     /// # Errors
     /// [`Refused::OffLink`] for an address outside the prefix.
@@ -292,17 +306,65 @@ impl Neighbors {
         &mut self,
         ip: Ipv4Addr,
         hardware: EthernetAddress,
-        records: Vec<Record>,
+        records: &[Record],
+        now: Instant,
+    ) -> Result<(), Refused> {
+        self.insert_given(Source::Static, ip, hardware, records, now)
+    }
+
+    /// Adds the leases of a host on an address, or replaces those that it had; without records it has none any more.
+    /// A host with a configured binding of the address keeps that.
+    /// Each record stands for its lifetime, is never questioned, and what is on the link cannot take its ports.
+    ///
+    /// # Errors
+    /// [`Refused::OffLink`] for an address outside the prefix.
+    pub fn grant(
+        &mut self,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        records: &[Record],
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let earlier = self.table.find(ip, hardware);
+        let source = earlier.and_then(|id| self.table.binding(id)).map(|binding| binding.source);
+        if source == Some(Source::Static) {
+            // PE-ARP rule 31: what is configured precedes.
+            return Ok(());
+        }
+        if records.iter().any(|record| record.lifetime != Lifetime::Withdrawn) {
+            return self.insert_given(Source::Lease, ip, hardware, records, now);
+        }
+        if let Some(id) = earlier.filter(|_| source == Some(Source::Lease)) {
+            self.uninstall(id);
+        }
+        Ok(())
+    }
+
+    fn insert_given(
+        &mut self,
+        source: Source,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        records: &[Record],
         now: Instant,
     ) -> Result<(), Refused> {
         if !self.config.prefix.contains_addr(&ip) {
             return Err(Refused::OffLink);
         }
+        let held = |record: &Record| match source {
+            // What is configured stays.
+            Source::Static => Held { record: *record, until: None },
+            _ => Held::new(*record, now),
+        };
         let binding = Binding {
             ip,
             hardware,
-            records: records.into_iter().map(|record| Held { record, until: None }).collect(),
-            source: Source::Static,
+            records: records
+                .iter()
+                .filter(|record| record.lifetime != Lifetime::Withdrawn)
+                .map(held)
+                .collect(),
+            source,
             seniority: self.next_seniority(),
             state: State::Permanent,
             heard: now,
@@ -349,6 +411,10 @@ impl Neighbors {
             && !scheme.covers(port)
         {
             return Err(Refused::Unassigned);
+        }
+        // PE-ARP rule 121: no answer would be believed.
+        if self.config.authority && self.table.scheme(target.ip).is_some() {
+            return Err(Refused::NoOwner);
         }
         let waiting = Waiting { frame, protocol: target.protocol, port: target.port, originated };
         let scheme = self.question_scheme(target.ip);
@@ -406,7 +472,7 @@ impl Neighbors {
                 hardware: Some(binding.hardware),
                 state: binding.state.at(now).name(),
                 source: binding.source.name(),
-                age: (binding.source != Source::Static).then(|| now - binding.heard),
+                age: (!binding.source.is_given()).then(|| now - binding.heard),
             })
         });
         let asked = self.questions.iter().map(|(ip, block, failed)| Entry {
@@ -529,6 +595,7 @@ impl Neighbors {
                 Step::Broadcast(message) => self.broadcast(message),
                 Step::Unicast(to, message) => self.unicast(to, message),
                 Step::Ready => self.events.push_back(Event::Ready),
+                Step::Expired => self.events.push_back(Event::Expired),
             }
         }
         while let Some((at, id)) = self.timers.first().copied() {
@@ -540,7 +607,7 @@ impl Neighbors {
         }
         while let Some(due) = self.questions.due(now) {
             match due {
-                Due::Ask { ip, protocol, port } => self.ask(ip, protocol, port),
+                Due::Ask { ip, protocol, port } => self.ask(ip, protocol, port, now),
                 Due::Failed(waiting) => {
                     for one in waiting {
                         self.give_up(one, Refused::Unreachable);
@@ -574,15 +641,15 @@ impl Neighbors {
             self.ask_plain(hardware, ip);
         } else {
             let (protocol, port) = binding.sample();
-            let message = self.question(ip, protocol, port);
+            let message = self.question(ip, protocol, port, now);
             self.unicast(hardware, message);
         }
     }
 
     /// PE-ARP rules 3 and 4: RESOLVE, and in the same tick plain ARP where the address may be a legacy host's.
-    fn ask(&mut self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) {
+    fn ask(&mut self, ip: Ipv4Addr, protocol: u8, port: Option<u16>, now: Instant) {
         if self.config.pe {
-            let message = self.question(ip, protocol, port);
+            let message = self.question(ip, protocol, port, now);
             self.broadcast(message);
         }
         if !self.is_shared(ip) {
@@ -590,11 +657,11 @@ impl Neighbors {
         }
     }
 
-    fn question(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> Message {
+    fn question(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>, now: Instant) -> Message {
         let target = PeAddress { shared: self.is_shared(ip), ..PeAddress::new(ip) }.with_port(protocol, port);
         // A set that is not in use yet must not be learned from the question.
-        let own = if self.own.phase.holds() { &self.own.set.records[..] } else { &[] };
-        Message::resolve(self.config.hardware, self.own.address(), target, own)
+        let own = if self.own.phase.holds() { self.own.set.records_at(now) } else { Vec::new() };
+        Message::resolve(self.config.hardware, self.own.address(), target, &own)
     }
 
     fn ask_plain(&mut self, destination: EthernetAddress, ip: Ipv4Addr) {

@@ -10,6 +10,7 @@ use super::engine::{Event, Neighbors, Output, Refused};
 use super::questions::Block;
 use super::table::BindingId;
 use super::{GAP_TIME, GAP_TIME_MAX, SOLICIT_WINDOW};
+use crate::ports::PortRange;
 use crate::wire::icmp::is_host;
 use crate::wire::pe_arp::{Claim, Kind, Lifetime, MAX_RECORDS, Message, PeAddress, Record};
 
@@ -44,6 +45,8 @@ impl Neighbors {
         if !self.config.pe {
             return Err(Refused::NotSpoken);
         }
+        // What has ended by now, a lease above all, has no say any more.
+        self.drive(now);
         self.check_sender(source, message.sender_hardware)?;
         // PE-ARP rule 10.
         let (sender, target) = (message.sender.ip, message.target.ip);
@@ -90,6 +93,7 @@ impl Neighbors {
             return Err(Refused::SenderMismatch);
         };
         self.check_sender(source, hardware)?;
+        self.drive(now);
         // A sender of 0 asks without saying who it is: it is answered, and nothing is learned (PE-ARP rule 2).
         let named = !sender.is_unspecified();
         if named && self.is_shared(sender) {
@@ -216,13 +220,40 @@ impl Neighbors {
         if !message.records.is_empty() && (ours || known || disputes || self.config.router) {
             result = self.learn(&self.heard(message, false), now);
         }
+        let (to, sender) = (message.sender_hardware, message.sender);
         if ours {
-            let (to, sender) = (message.sender_hardware, message.sender);
             let answer = self.own.as_asked(asked);
-            let reply = Message::reply(self.config.hardware, answer, to, sender, &self.own.set.records);
-            self.unicast(to, reply);
+            let records = self.own.set.records_at(now);
+            self.unicast(to, Message::reply(self.config.hardware, answer, to, sender, &records));
+        } else if self.has_no_owner(asked) {
+            let gap =
+                Record { lifetime: Lifetime::Seconds(GAP_TIME.secs() as u16), ..self.gap_around(asked) };
+            let asked = PeAddress { shared: true, ..PeAddress::new(asked.ip) };
+            let asked = asked.with_port(message.target.protocol, message.target.port);
+            self.unicast(to, Message::nak(self.config.hardware, asked, to, sender, gap));
         }
         result
+    }
+
+    /// Whether an authority knows that nobody owns what is asked (PE-ARP rule 121).
+    fn has_no_owner(&self, asked: PeAddress) -> bool {
+        self.config.authority
+            && self.table.scheme(asked.ip).is_some()
+            && self.table.lookup(asked.ip, asked.protocol, asked.port).is_none()
+    }
+
+    /// The block of the asked port, where all of it is without an owner; else what was asked alone.
+    fn gap_around(&self, asked: PeAddress) -> Record {
+        let block = Block::of(self.table.scheme(asked.ip), asked.protocol, asked.port).claim();
+        let block = Record::new(block, Lifetime::Unknown);
+        let gap = [Held { record: block, until: None }];
+        let free = self.table.of_address(asked.ip).all(|(_, binding)| binding.meets(&gap).is_none());
+        match asked.port.and_then(|port| PortRange::new(port, port)) {
+            Some(port) if !free => {
+                Record { scope: asked.protocol, ..Record::new(Claim::Range(port), Lifetime::Unknown) }
+            }
+            _ => block,
+        }
     }
 
     fn on_solicit_all(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
@@ -271,7 +302,7 @@ impl Neighbors {
         }
         let prober = message.sender_hardware;
         let Some(port) = self.own.disputed(message.target.ip, &message.records) else { return Ok(()) };
-        if let Some(objection) = self.own.object(prober, port) {
+        if let Some(objection) = self.own.object(prober, port, now) {
             self.unicast(prober, objection);
         } else if self.own.phase.probing() {
             // RFC 5227 §2.1.1: another host probes for the same at the same time.
@@ -303,7 +334,7 @@ impl Neighbors {
     fn on_release(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
         let (ip, hardware) = (message.sender.ip, message.sender_hardware);
         let Some(id) = self.table.find(ip, hardware) else { return Ok(()) };
-        if self.table.binding(id).is_some_and(|binding| binding.source != Source::Static) {
+        if self.table.binding(id).is_some_and(|binding| !binding.source.is_given()) {
             let named = |held: &Held| message.records.iter().any(|record| names(record, &held.record));
             self.keep_records(id, |held| !named(held), now);
         }
@@ -373,6 +404,10 @@ impl Neighbors {
         {
             // A plain answer of a host that speaks PE-ARP tells nothing new.
             return Ok(());
+        }
+        // PE-ARP rule 121: who owns what of it was told, and not by the link.
+        if self.config.authority && self.table.scheme(heard.ip).is_some() {
+            return Err(Refused::NotLeased);
         }
         let records = merge(earlier_binding, heard, now);
         if records.is_empty() {

@@ -158,10 +158,10 @@ impl Table {
     pub(super) fn insert(&mut self, binding: Binding) -> Result<BindingId, TableFull> {
         let blocks = blocks_of(&binding);
         let old = self.find(binding.ip, binding.hardware);
-        if binding.source != Source::Static {
+        if !binding.source.is_given() {
             // What replaces another learned binding takes its place.
             let replaced = old.and_then(|id| self.binding(id));
-            let in_place = replaced.is_some_and(|old| old.source != Source::Static);
+            let in_place = replaced.is_some_and(|old| !old.source.is_given());
             let blocks_before = replaced.map_or(0, blocks_of);
             if !(in_place || self.has_room(binding.ip, binding.hardware))
                 || self.blocks - blocks_before + blocks > MAX_BLOCKS
@@ -173,7 +173,7 @@ impl Table {
             self.remove(old);
         }
         let ip = binding.ip;
-        let learned = binding.source != Source::Static;
+        let learned = !binding.source.is_given();
         if learned {
             *self.per_hardware.entry(binding.hardware).or_default() += 1;
         }
@@ -194,7 +194,7 @@ impl Table {
     pub(super) fn remove(&mut self, id: BindingId) -> Option<Binding> {
         let binding = self.bindings.try_remove(id as usize)?;
         self.index.remove(&(binding.ip, binding.hardware));
-        let learned = binding.source != Source::Static;
+        let learned = !binding.source.is_given();
         if learned && let Some(count) = self.per_hardware.get_mut(&binding.hardware) {
             *count -= 1;
             if *count == 0 {

@@ -63,6 +63,8 @@ drop_reasons! {
     PlainForShared = "plain_for_shared",
     /// A claim to ports that another host uses.
     ConflictingClaim = "conflicting_claim",
+    /// A claim to a shared address that contradicts what the node was told.
+    NotLeased = "not_leased",
     /// NAK or authority flag without authority.
     NoAuthority = "no_authority",
     /// SOLICIT-ALL from a host, or too often.
@@ -143,6 +145,7 @@ impl From<Refused> for DropReason {
             Refused::WithoutAsked => Self::WithoutAsked,
             Refused::PlainForShared => Self::PlainForShared,
             Refused::Conflict => Self::ConflictingClaim,
+            Refused::NotLeased => Self::NotLeased,
             Refused::NoAuthority => Self::NoAuthority,
             Refused::Solicit => Self::SolicitAll,
             Refused::TableFull => Self::TableFull,

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
 use super::echo_map::EchoMap;
@@ -54,6 +54,8 @@ pub struct HostConfig {
     pub gateway: Option<Ipv4Addr>,
     /// Its part of the address.
     pub set: PortSet,
+    /// How long the set may be used unless [`Host::renew`] is called; `None` for ever.
+    pub lease: Option<Duration>,
     /// Ports of the stack part; `None` for one in eight.
     pub stack_ports: Option<u32>,
     /// Where its echo service listens.
@@ -126,11 +128,13 @@ impl Host {
                     first_port: config.set.first(),
                     shared,
                     authoritative: true,
+                    until: config.lease.map(|lease| now + lease),
                 },
                 pe: true,
                 schemes: Vec::new(),
                 proxy: false,
                 authorities: config.authorities,
+                authority: false,
                 seed: config.seed,
             },
             now,
@@ -207,6 +211,12 @@ impl Host {
     /// Gives the set back; [`Node::poll_transmit`] has the RELEASE.
     pub fn release(&mut self, now: Instant) {
         self.interface.neighbors.release_own();
+        self.drain(now);
+    }
+
+    /// The set may be used for `lease` from now on. One whose lease was over is probed again.
+    pub fn renew(&mut self, lease: Duration, now: Instant) {
+        self.interface.neighbors.renew_own(now + lease, now);
         self.drain(now);
     }
 

@@ -59,6 +59,8 @@ pub struct RouterConfig {
     pub links: Vec<RouterLink>,
     /// Shared addresses and their schemes.
     pub shared: Vec<(Ipv4Addr, Scheme)>,
+    /// It is told every owner of the shared addresses, by [`Router::grant`], and believes nobody else.
+    pub authority: bool,
     /// Routes beside those of the links.
     pub routes: Vec<Route>,
     /// ar$pro of PE-ARP.
@@ -115,11 +117,13 @@ impl Router {
                         first_port: 0,
                         shared: false,
                         authoritative: true,
+                        until: None,
                     },
                     pe,
                     schemes: if pe { schemes } else { Vec::new() },
                     proxy: pe,
                     authorities: Vec::new(),
+                    authority: config.authority && pe,
                     seed: config.seed.wrapping_add(index as u64),
                 },
                 now,
@@ -149,6 +153,24 @@ impl Router {
         }
         router.drain(now);
         router
+    }
+
+    /// The sets of an address that a host has leased from now on, in place of those that it had.
+    ///
+    /// # Errors
+    /// [`Refused::OffLink`] where the address is on no link of the router.
+    pub fn grant(
+        &mut self,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        records: &[Record],
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let on_link = |port: &&mut Port| port.pe && port.prefix.contains_addr(&ip);
+        let port = self.ports.iter_mut().find(on_link).ok_or(Refused::OffLink)?;
+        let result = port.interface.neighbors.grant(ip, hardware, records, now);
+        self.drain(now);
+        result
     }
 
     fn receive(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {

@@ -131,7 +131,7 @@ fn a_third_claim_waits_for_the_answer_too() {
 #[test]
 fn a_static_binding_wins() {
     let mut rig = Rig::new(router());
-    rig.engine.insert_static(SHARED, A, vec![range(100, 299)], rig.now).unwrap();
+    rig.engine.insert_static(SHARED, A, &[range(100, 299)], rig.now).unwrap();
     rig.hear(&announce(B, SHARED, &[range(200, 399)])).unwrap();
     rig.wait(secs(4));
     assert_eq!(count_conflicts(&mut rig), 1);
@@ -149,7 +149,7 @@ fn a_single_static_port_precedes_its_set() {
             bindings.reverse();
         }
         for (host, record) in bindings {
-            rig.engine.insert_static(SHARED, host, vec![record], rig.now).unwrap();
+            rig.engine.insert_static(SHARED, host, &[record], rig.now).unwrap();
         }
         assert_eq!([442, 443, 444].map(|port| rig.owner(port)), [Some(B), Some(A), Some(B)]);
     }

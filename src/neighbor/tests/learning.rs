@@ -154,7 +154,7 @@ fn complete_replaces_and_else_records_add_up() {
 #[test]
 fn complete_does_not_touch_a_static_binding() {
     let mut rig = Rig::new(router());
-    rig.engine.insert_static(SHARED, A, vec![range(10, 19)], rig.now).unwrap();
+    rig.engine.insert_static(SHARED, A, &[range(10, 19)], rig.now).unwrap();
     rig.hear(&announce(A, SHARED, &[])).unwrap();
     rig.hear(&release(A, SHARED, &[full()])).unwrap();
     assert_eq!(rig.owner(10), Some(A));
@@ -225,7 +225,7 @@ fn release_takes_what_it_names() {
 fn nak(host: EthernetAddress, question: &Message, gap: Record) -> Message {
     let asked = shared(question.target.ip).with_port(question.target.protocol, question.target.port);
     let (to, sender) = (question.sender_hardware, question.sender);
-    let message = Message::nak(host, asked, to, sender, PortRange::ALL, Lifetime::Unknown);
+    let message = Message::nak(host, asked, to, sender, Record::new(Claim::Full, Lifetime::Unknown));
     but(message, |message| message.records = vec![gap])
 }
 

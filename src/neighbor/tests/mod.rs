@@ -3,6 +3,7 @@
 mod claim;
 mod conflict;
 mod learning;
+mod lease;
 mod link;
 mod plain;
 mod questions;
@@ -155,11 +156,19 @@ fn router() -> Config {
         hardware: ROUTER_MAC,
         prefix: Ipv4Cidr::new(Ipv4Addr::new(192, 0, 2, 0), 24),
         router: true,
-        own: OwnSet { ip: ROUTER, records: vec![full()], first_port: 0, shared: false, authoritative: true },
+        own: OwnSet {
+            ip: ROUTER,
+            records: vec![full()],
+            first_port: 0,
+            shared: false,
+            authoritative: true,
+            until: None,
+        },
         pe: true,
         schemes: vec![(SHARED, scheme(0, 4))],
         proxy: true,
         authorities: vec![AUTHORITY],
+        authority: false,
         seed: 1,
     }
 }
@@ -179,6 +188,7 @@ fn sharer(hardware: EthernetAddress, part: &str) -> Config {
         first_port: first_port(&[record]).unwrap(),
         shared: true,
         authoritative: true,
+        until: None,
     };
     Config { hardware, own, ..whole_host() }
 }
@@ -306,7 +316,7 @@ impl Rig {
         let end = |event| match event {
             Event::Resolved { frame, hardware, .. } => Some((tag(&frame), Ok(hardware))),
             Event::Undeliverable { frame, reason, .. } => Some((tag(&frame), Err(reason))),
-            Event::Conflict { .. } | Event::OwnConflict { .. } | Event::Ready => None,
+            Event::Conflict { .. } | Event::OwnConflict { .. } | Event::Ready | Event::Expired => None,
         };
         core::mem::take(&mut self.events).into_iter().filter_map(end).collect()
     }

@@ -122,7 +122,7 @@ fn unassigned_ports_are_refused() {
     let mut rig = with_scheme(SHARED, scheme(6, 8));
     assert_eq!(rig.enqueue(tcp(SHARED, 443), packet(0)), Err(Refused::Unassigned));
     assert!(rig.take_sent().is_empty());
-    assert_eq!(rig.engine.insert_static(SHARED, A, vec![range(443, 443)], rig.now), Ok(()));
+    assert_eq!(rig.engine.insert_static(SHARED, A, &[range(443, 443)], rig.now), Ok(()));
     assert_eq!(rig.owner(443), Some(A));
     assert_eq!(rig.enqueue(tcp(SHARED, 444), packet(0)), Err(Refused::Unassigned));
 }
@@ -311,7 +311,13 @@ fn every_packet_ends_once() {
             3 => {
                 let gap = PortRange::new(port, port.saturating_add(1)).unwrap();
                 let to = PeAddress::new(ROUTER);
-                let nak = Message::nak(AUTHORITY, asked, ROUTER_MAC, to, gap, Lifetime::Seconds(2));
+                let nak = Message::nak(
+                    AUTHORITY,
+                    asked,
+                    ROUTER_MAC,
+                    to,
+                    Record::new(Claim::Range(gap), Lifetime::Seconds(2)),
+                );
                 let _ = rig.hear(&nak);
             }
             4 => rig.wait(millis(rng.random_range(0..1500))),

@@ -111,7 +111,7 @@ fn probes_ask_for_what_is_held() {
 #[test]
 fn a_static_binding_is_never_asked() {
     let mut rig = Rig::new(router());
-    rig.engine.insert_static(SHARED, A, vec![lasting(1, psid("0,4,1"))], rig.now).unwrap();
+    rig.engine.insert_static(SHARED, A, &[lasting(1, psid("0,4,1"))], rig.now).unwrap();
     assert_eq!(rig.owner(5000), Some(A));
     assert!(rig.engine.poll_timeout().is_none());
     rig.wait(secs(3600));

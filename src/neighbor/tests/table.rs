@@ -43,7 +43,7 @@ impl Model {
         let rank = |source| match source {
             Source::Proxy => 0,
             Source::Arp | Source::Learned => 1,
-            Source::Static => 2,
+            Source::Lease | Source::Static => 2,
         };
         let all = self.0.values().flat_map(|one| one.records.iter().map(move |held| (one, held.record)));
         let mut claims: Vec<_> = all.collect();
@@ -207,7 +207,7 @@ fn bindings_of_one_host_are_bounded() {
     let address = |n: u8| Ipv4Addr::new(192, 0, 2, 100 + n);
     // Static bindings do not count.
     for n in 30..50 {
-        assert_eq!(rig.engine.insert_static(address(n), A, vec![full()], rig.now), Ok(()));
+        assert_eq!(rig.engine.insert_static(address(n), A, &[full()], rig.now), Ok(()));
     }
     for n in 0..16 {
         assert_eq!(rig.hear(&announce(A, address(n), &[range(1, 9)])), Ok(()));

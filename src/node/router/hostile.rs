@@ -78,7 +78,13 @@ fn each_lie_has_its_reason() {
             "a NAK of no authority",
             {
                 let ttl = crate::wire::pe_arp::Lifetime::Seconds(60);
-                from_stranger(Message::nak(STRANGER, port, ROUTER_MAC, to_router, gap, ttl))
+                from_stranger(Message::nak(
+                    STRANGER,
+                    port,
+                    ROUTER_MAC,
+                    to_router,
+                    Record::new(Claim::Range(gap), ttl),
+                ))
             },
             DropReason::NoAuthority,
         ),

@@ -58,6 +58,7 @@ fn bench() -> Bench {
         stack_ports: None,
         echo: EchoPort::Lowest,
         authorities: Vec::new(),
+        lease: None,
         mtu: 1500,
         pro: DEFAULT_PRO,
         seed: 1,

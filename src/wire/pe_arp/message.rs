@@ -318,19 +318,18 @@ impl Message {
         Self { release: true, records, ..Self::new(OP_REQUEST, hardware, first, first) }
     }
 
-    /// NAK: an authority says that `gap` around `asked` has no owner, for `ttl`.
+    /// NAK: an authority says that `gap` around `asked` has no owner, for the record's lifetime.
     pub fn nak(
         hardware: EthernetAddress,
         asked: PeAddress,
         to_hardware: EthernetAddress,
         to: PeAddress,
-        gap: PortRange,
-        ttl: Lifetime,
+        gap: Record,
     ) -> Self {
         Self {
             target_hardware: to_hardware,
             authority: true,
-            records: vec![Record::new(Claim::Range(gap), ttl)],
+            records: vec![gap],
             ..Self::new(OP_NAK, hardware, asked, to)
         }
     }

@@ -5,7 +5,7 @@ use smoltcp::wire::EthernetAddress;
 
 use crate::node::support::*;
 use crate::node::{DropReason, Host, Node, StreamState, Verdict};
-use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, PeAddress};
+use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Message, PeAddress};
 use crate::wire::{Frame, pe_arp_frame};
 
 /// Rule 57.
@@ -127,7 +127,13 @@ fn arp_that_is_refused_has_its_own_counters() {
         (
             pe(
                 A,
-                &Message::nak(B, asked, A, shared(SHARED), "4096-8191".parse().unwrap(), Lifetime::Unknown),
+                &Message::nak(
+                    B,
+                    asked,
+                    A,
+                    shared(SHARED),
+                    record(Claim::Range("4096-8191".parse().unwrap())),
+                ),
             ),
             DropReason::NoAuthority,
         ),
