@@ -109,6 +109,10 @@ impl Interface {
         let mut others = Vec::new();
         while let Some(event) = self.neighbors.poll_event() {
             match event {
+                // PE-ARP rule 58: what waited was sent from a set that is no longer in use.
+                Event::Resolved { .. } if !self.neighbors.own_phase().holds() => {
+                    counters.count_resolved(DropReason::SetNotHeld.into());
+                }
                 Event::Resolved { mut frame, hardware, .. } => {
                     counters.count_resolved(Verdict::Forward(self.link));
                     frame.push_ethernet_header(source, hardware);
@@ -136,6 +140,7 @@ pub(super) fn report(link: &str, event: &Event) {
         Event::OwnConflict { hardware, port, lost } => {
             tracing::warn!(%link, %hardware, port, lost, "another host claims ports of this node");
         }
+        Event::Expired => tracing::warn!(%link, "the lease of this node's ports is over"),
         Event::Ready | Event::Resolved { .. } | Event::Undeliverable { .. } => {}
     }
 }

@@ -239,7 +239,9 @@ impl Stack {
         if self.has_input() {
             return Some(now);
         }
-        let left = self.leaving.iter().map(|(_, until)| *until).min();
+        // One in TIME-WAIT ends by the socket's own timer.
+        let open = |stream: &Stream| self.sockets.get::<tcp::Socket<'_>>(stream.handle).is_open();
+        let left = self.leaving.iter().filter(|(stream, _)| open(stream)).map(|(_, until)| *until).min();
         [self.interface.poll_at(now, &self.sockets), left].into_iter().flatten().min()
     }
 

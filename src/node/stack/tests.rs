@@ -242,6 +242,25 @@ fn a_server_that_never_closes_does_not_keep_the_port() {
     assert_eq!(server.ports_used(), 1);
 }
 
+/// TIME-WAIT that begins just before the time to leave is over lasts longer than that: no deadline stays due.
+#[test]
+fn a_server_that_closes_at_the_last_moment() {
+    let mut server = served();
+    server.leave();
+    server.next += 1;
+    server.says(|_| {}, b"");
+    for _ in 0..2 {
+        // It is alive.
+        server.host.pass(TIMEOUT / 2 - Duration::from_secs(1));
+        server.says(|_| {}, b"");
+    }
+    server.says(|packet| packet.set_fin(true), b"");
+    server.host.pass(Duration::from_secs(5));
+    assert_eq!(server.ports_used(), 2, "in TIME-WAIT");
+    server.host.pass(Duration::from_secs(5));
+    assert_eq!(server.ports_used(), 1);
+}
+
 #[test]
 fn a_port_in_time_wait_gives_way_to_a_new_stream() {
     let mut one = host_with(crate::node::HostConfig { stack_ports: Some(2), ..host_config(A, "0,4,1") });

@@ -5,7 +5,7 @@ use smoltcp::wire::EthernetAddress;
 
 use crate::node::support::*;
 use crate::node::{DropReason, Verdict};
-use crate::wire::pe_arp::{DEFAULT_PRO, Kind, Lifetime, Message};
+use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Kind, Message};
 use crate::wire::{Checksum, Frame, Offload, pe_arp_frame};
 
 const LEAK: &[(&str, i64)] = &[("originated", 1), ("forwarded", 1)];
@@ -102,6 +102,17 @@ fn a_packet_waits_for_the_owner_and_leaves_as_it_came() {
     assert_eq!(frame.offload, offload, "the offload header waits with the packet");
 }
 
+/// Rule 58: what waits does not leave from a set that ended meanwhile.
+#[test]
+fn a_packet_that_waits_ends_with_the_set() {
+    let mut host = host();
+    let outcome = host.give(TUN, program(&udp((SHARED, 5000), (WHOLE, 53), b"late")));
+    host.step(|node, now| node.release(now));
+    let outcome = host.give(LAN, reply(C, &outcome.sent[0].1, FULL));
+    outcome.is(Verdict::Delivered, &[("delivered", 1), ("pending", -1), ("set_not_held", 1)]);
+    assert!(outcome.sent.is_empty());
+}
+
 /// Rule 42.
 #[test]
 fn a_program_is_told_when_nobody_answers() {
@@ -133,8 +144,13 @@ fn an_authority_ends_the_wait() {
     outcome.is(Verdict::Pending, &[("pending", 1), ("arp_sent", 1)]);
     let question = message_of(&outcome.sent[0].1).unwrap();
     let asked = shared(SHARED).with_port(17, Some(9000));
-    let nak =
-        Message::nak(AUTHORITY, asked, A, question.sender, "8192-12287".parse().unwrap(), Lifetime::Unknown);
+    let nak = Message::nak(
+        AUTHORITY,
+        asked,
+        A,
+        question.sender,
+        record(Claim::Range("8192-12287".parse().unwrap())),
+    );
     let outcome = host.give(LAN, pe_arp_frame(A, &nak, DEFAULT_PRO));
     let counted = [("delivered", 1), ("pending", -1), ("no_owner", 1), ("originated", 1), ("forwarded", 1)];
     outcome.is(Verdict::Delivered, &counted);
