@@ -3,15 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pearp::sim::{Report, Scenario, Violation, run};
 
 /// Seeds of each scenario; `scripts/soak` plays many more.
 const SEEDS: u64 = 50;
 
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sim/scenarios").join(name)
+}
+
 fn scenario(name: &str) -> Scenario {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sim/scenarios").join(name);
+    let path = path(name);
     let text = fs::read_to_string(&path).unwrap();
     Scenario::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -57,6 +61,46 @@ fn host_restart() {
     passes("host-restart.toml");
 }
 
+/// Set moves, and everything else that can happen, at times that the seed chooses.
+#[test]
+fn chaos() {
+    let (sent, delivered, answered) = passes("chaos.toml");
+    assert!(
+        delivered > sent / 2 && answered > sent / 4,
+        "{delivered} of {sent} delivered, {answered} answered"
+    );
+}
+
+/// A set goes to another host when its lease is over, whoever is cut off.
+#[test]
+fn leases() {
+    let (sent, delivered, _) = passes("leases.toml");
+    assert!(delivered > sent / 3, "{delivered} of {sent} delivered");
+}
+
+#[test]
+fn authority() {
+    passes("authority.toml");
+}
+
+#[test]
+fn two_lans() {
+    let (sent, delivered, _) = passes("two-lans.toml");
+    assert!(delivered > sent / 2, "{delivered} of {sent} delivered");
+}
+
+/// What makes the scenario of an authority a test of it: the same without one ends with the thief.
+#[test]
+fn without_an_authority_the_thief_gets_the_packets() {
+    let text = fs::read_to_string(path("authority.toml")).unwrap();
+    let scenario = Scenario::parse(&text.replace("authority = true", "authority = false")).unwrap();
+    let stolen = (1..=SEEDS).filter(|seed| {
+        let violation = run(&scenario, *seed, false).violation;
+        matches!(violation, Some(Violation::Misdelivered { receiver, .. }) if receiver == "thief")
+    });
+    assert!(stolen.count() > 0);
+}
+
 #[test]
 fn every_scenario_is_played() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sim/scenarios");
@@ -65,13 +109,15 @@ fn every_scenario_is_played() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["host-restart.toml", "lossy.toml", "quiet.toml", "router-restart.toml"]);
+    let played =
+        ["authority", "chaos", "host-restart", "leases", "lossy", "quiet", "router-restart", "two-lans"];
+    assert_eq!(names, played.map(|name| format!("{name}.toml")));
 }
 
 /// The same seed gives the same capture, byte for byte; another seed gives another one.
 #[test]
 fn a_seed_decides_everything() {
-    for name in ["lossy.toml", "host-restart.toml"] {
+    for name in ["lossy.toml", "host-restart.toml", "chaos.toml", "leases.toml"] {
         let scenario = scenario(name);
         let [one, two, other] = [7, 7, 8].map(|seed| run(&scenario, seed, true));
         assert!(one.pcap.as_ref().is_some_and(|pcap| pcap.len() > 100_000), "{name}");

@@ -1,12 +1,14 @@
 //! What must hold: who may get a datagram, and what every node promises.
 
+use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
 use smoltcp::time::Instant;
 
 use super::packet::{Endpoint, Number, Seen, as_sent, embedded, seen};
-use super::scenario::{NodeId, Service};
-use crate::wire::icmp;
+use super::scenario::{NodeId, Party, Service};
+use super::world::Holders;
+use crate::wire::{EthernetAddress, icmp};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,7 +53,7 @@ pub enum Violation {
         /// Who got it.
         receiver: String,
     },
-    /// The counters of a node do not add up.
+    /// The counters of a node do not add up, or are not what went in and came out.
     #[error("the counters of {node} do not add up: {counters}")]
     Unbalanced {
         /// Whose.
@@ -85,6 +87,56 @@ pub enum Violation {
         /// Who sent it.
         node: String,
     },
+    /// A host sent from a port that it does not have.
+    #[error("{node} sent from {address} port {port}, which it does not have")]
+    ForeignSource {
+        /// Who sent it.
+        node: String,
+        /// The source address.
+        address: Ipv4Addr,
+        /// The source port or identifier.
+        port: u16,
+    },
+    /// A packet reached the programs of a host that does not have its port.
+    #[error("a packet for {address} port {port} was delivered to {node}")]
+    ForeignPort {
+        /// Who got it.
+        node: String,
+        /// The destination address.
+        address: Ipv4Addr,
+        /// The destination port.
+        port: u16,
+    },
+    /// All faults are over, and yet a frame goes to a host that does not have its port.
+    #[error("after all faults, {node} sent a packet for {address} port {port} to {destination}")]
+    WrongNextHop {
+        /// Who sent it.
+        node: String,
+        /// The destination address.
+        address: Ipv4Addr,
+        /// The destination port.
+        port: u16,
+        /// Where it went.
+        destination: EthernetAddress,
+    },
+    /// Nothing has been sent for a while, and yet packets wait.
+    #[error("{pending} packets still wait at {node}")]
+    StillPending {
+        /// Where.
+        node: String,
+        /// How many.
+        pending: u64,
+    },
+    /// Frames were neither lost nor received.
+    #[error("{departed} frames departed, {arrived} arrived, {under_way} are under way")]
+    LostTrack {
+        /// Copies that segments sent to their receivers.
+        departed: u64,
+        /// Those that arrived.
+        arrived: u64,
+        /// Those that have not yet.
+        under_way: u64,
+    },
     /// Faults are over, and yet a flow is not answered.
     #[error(
         "after all faults, {missing} of {sent} datagrams from {from} to {to} ({service:?}) were not answered"
@@ -116,9 +168,9 @@ pub enum Violation {
 pub(super) struct Sent {
     pub(super) flow: usize,
     pub(super) service: Service,
-    pub(super) sender: NodeId,
+    pub(super) sender: Party,
     /// Who owns the destination port.
-    pub(super) owner: Option<NodeId>,
+    pub(super) owner: Option<Party>,
     pub(super) at: Instant,
     /// What it is the answer to.
     pub(super) answers: Option<Number>,
@@ -127,6 +179,8 @@ pub(super) struct Sent {
 #[derive(Debug)]
 struct Tracked {
     sent: Sent,
+    /// The node that had the sender's ports then.
+    from: NodeId,
     bytes: Vec<u8>,
     deliveries: u32,
     answered: bool,
@@ -164,10 +218,21 @@ impl Checker {
     }
 
     /// Notes a datagram, made for its number.
-    pub(super) fn send(&mut self, sent: Sent, make: impl FnOnce(Number) -> Vec<u8>) -> Vec<u8> {
+    pub(super) fn send(
+        &mut self,
+        sent: Sent,
+        holders: &Holders,
+        make: impl FnOnce(Number) -> Vec<u8>,
+    ) -> Vec<u8> {
         let bytes = make(self.tracked.len() as Number);
-        self.tracked.push(Tracked { sent, bytes: bytes.clone(), deliveries: 0, answered: false });
+        let from = holders.node(sent.sender);
+        self.tracked.push(Tracked { sent, from, bytes: bytes.clone(), deliveries: 0, answered: false });
         bytes
+    }
+
+    /// The number of the datagram that was sent last.
+    pub(super) fn last_number(&self) -> Number {
+        self.tracked.len().saturating_sub(1) as Number
     }
 
     pub(super) fn sent(&self, number: Number) -> Option<&Sent> {
@@ -181,7 +246,12 @@ impl Checker {
     }
 
     /// A packet has reached the programs of a node.
-    pub(super) fn deliver(&mut self, receiver: NodeId, packet: &[u8]) -> Result<Delivery, Violation> {
+    pub(super) fn deliver(
+        &mut self,
+        receiver: NodeId,
+        packet: &[u8],
+        holders: &Holders,
+    ) -> Result<Delivery, Violation> {
         let Some(seen) = seen(packet) else { return Ok(Delivery::Unknown) };
         let number = match seen {
             Seen::Datagram { number, .. } => number,
@@ -192,7 +262,9 @@ impl Checker {
         let Some(tracked) = tracked else {
             return Err(Violation::Altered { number, receiver: receiver_name });
         };
-        let (sender, service) = (tracked.sent.sender, tracked.sent.service);
+        // Whoever has the ports of sender and owner now.
+        let (sender, service) = (holders.node(tracked.sent.sender), tracked.sent.service);
+        let owner = tracked.sent.owner.map(|owner| holders.node(owner));
         let answer = |what| {
             let sender = self.names[sender.0].clone();
             Violation::MisdeliveredIcmp { what, number, sender, receiver: receiver_name.clone() }
@@ -204,8 +276,8 @@ impl Checker {
                     tracked.answered = true;
                     return if receiver == sender { Ok(Delivery::Noted) } else { Err(answer("the echo")) };
                 }
-                if tracked.sent.owner != Some(receiver) {
-                    let owner = tracked.sent.owner.map_or("nobody", |owner| &self.names[owner.0]).to_owned();
+                if owner != Some(receiver) {
+                    let owner = owner.map_or("nobody", |owner| &self.names[owner.0]).to_owned();
                     let sender = self.names[sender.0].clone();
                     return Err(Violation::Misdelivered { number, sender, owner, receiver: receiver_name });
                 }
@@ -223,7 +295,7 @@ impl Checker {
                 }
                 Ok(Delivery::Datagram { number, from, to })
             }
-            Seen::EchoRequest(_) if tracked.sent.owner != Some(receiver) => Err(answer("the echo request")),
+            Seen::EchoRequest(_) if owner != Some(receiver) => Err(answer("the echo request")),
             Seen::EchoRequest(_) => Ok(Delivery::EchoRequest),
             Seen::EchoReply(_) if receiver != sender => Err(answer("the echo reply")),
             // The identifier, too, is what the program chose (PE-ARP rule 93).
@@ -240,8 +312,10 @@ impl Checker {
                     Some((address, port)) => from != (address, Some(port)),
                     None => from.1.is_none(),
                 };
-                let concerned = if about_echo { tracked.sent.owner } else { Some(sender) };
-                if concerned != Some(receiver) {
+                let concerned = if about_echo { owner } else { Some(sender) };
+                // A host also tells its own programs that nothing can be sent: those that sent it, although the
+                // set may have gone to another host.
+                if concerned != Some(receiver) && (about_echo || tracked.from != receiver) {
                     return Err(answer("an ICMP error"));
                 }
                 if !about_echo && embedded(packet).map(as_sent).as_ref() != Some(&tracked.bytes) {
@@ -253,7 +327,8 @@ impl Checker {
         }
     }
 
-    fn answered(&mut self, question: Number) {
+    /// What was asked for has come.
+    pub(super) fn answered(&mut self, question: Number) {
         let index = usize::try_from(question).ok();
         if let Some(tracked) = index.and_then(|index| self.tracked.get_mut(index)) {
             tracked.answered = true;
@@ -261,7 +336,7 @@ impl Checker {
     }
 
     /// Every question since `since` must have been answered.
-    pub(super) fn healed(&self, since: Instant) -> Result<(), Violation> {
+    pub(super) fn healed(&self, since: Instant, holders: &Holders) -> Result<(), Violation> {
         let mut flows = BTreeMap::<usize, (&Sent, u64, u64)>::new();
         for Tracked { sent, answered, .. } in &self.tracked {
             if sent.at >= since && sent.answers.is_none() && sent.service != Service::Nobody {
@@ -273,8 +348,8 @@ impl Checker {
         match flows.into_values().find(|(_, _, missing)| *missing > 0) {
             None => Ok(()),
             Some((flow, sent, missing)) => Err(Violation::NotHealed {
-                from: self.name(flow.sender),
-                to: flow.owner.map_or_else(|| "nobody".to_owned(), |owner| self.name(owner)),
+                from: self.name(holders.node(flow.sender)),
+                to: flow.owner.map_or_else(|| "nobody".to_owned(), |owner| self.name(holders.node(owner))),
                 service: flow.service,
                 sent,
                 missing,
@@ -312,28 +387,30 @@ mod tests {
     const H1: NodeId = NodeId(0);
     const H2: NodeId = NodeId(1);
     const SENDER: NodeId = NodeId(2);
+    const SETS: Holders = Holders(Vec::new());
 
     fn checker() -> Checker {
         Checker::new(["h1", "h2", "inet"].map(str::to_owned).into(), false)
     }
 
     fn sent(service: Service) -> Sent {
-        Sent { flow: 0, service, sender: SENDER, owner: Some(H1), at: Instant::ZERO, answers: None }
+        let (sender, owner) = (Party::Node(SENDER), Some(Party::Node(H1)));
+        Sent { flow: 0, service, sender, owner, at: Instant::ZERO, answers: None }
     }
 
     fn send(checker: &mut Checker, service: Service) -> Vec<u8> {
-        checker.send(sent(service), |number| udp(INET, (SHARED, 5000), number))
+        checker.send(sent(service), &SETS, |number| udp(INET, (SHARED, 5000), number))
     }
 
     #[test]
     fn a_datagram_for_another_host_is_noticed() {
         let mut checker = checker();
         let datagram = send(&mut checker, Service::Program);
-        let violation = checker.deliver(H2, &datagram).unwrap_err();
+        let violation = checker.deliver(H2, &datagram, &SETS).unwrap_err();
         assert!(matches!(violation, Violation::Misdelivered { .. }), "{violation}");
         assert_eq!(violation.to_string(), "datagram 0 from inet for h1 was delivered to h2");
-        assert!(checker.deliver(H1, &datagram).is_ok());
-        assert!(matches!(checker.deliver(H1, &datagram), Err(Violation::Repeated { .. })));
+        assert!(checker.deliver(H1, &datagram, &SETS).is_ok());
+        assert!(matches!(checker.deliver(H1, &datagram, &SETS), Err(Violation::Repeated { .. })));
     }
 
     #[test]
@@ -341,9 +418,9 @@ mod tests {
         let mut checker = checker();
         send(&mut checker, Service::Program);
         let translated = udp(INET, (SHARED, 5001), 0);
-        assert!(matches!(checker.deliver(H1, &translated), Err(Violation::Altered { number: 0, .. })));
+        assert!(matches!(checker.deliver(H1, &translated, &SETS), Err(Violation::Altered { number: 0, .. })));
         let invented = udp(INET, (SHARED, 5000), 99);
-        assert!(matches!(checker.deliver(H1, &invented), Err(Violation::Altered { number: 99, .. })));
+        assert!(matches!(checker.deliver(H1, &invented, &SETS), Err(Violation::Altered { number: 99, .. })));
     }
 
     #[test]
@@ -351,30 +428,38 @@ mod tests {
         let mut checker = checker();
         let datagram = send(&mut checker, Service::Closed);
         let error = icmp::error_for(&datagram, SHARED, icmp::Error::PortUnreachable).unwrap();
-        assert!(matches!(checker.deliver(H2, &error), Err(Violation::MisdeliveredIcmp { .. })));
+        assert!(matches!(checker.deliver(H2, &error, &SETS), Err(Violation::MisdeliveredIcmp { .. })));
         assert_eq!(checker.totals(), (1, 0));
-        checker.deliver(SENDER, &error).unwrap();
+        checker.deliver(SENDER, &error, &SETS).unwrap();
         assert_eq!(checker.totals(), (1, 1));
-        let request = checker.send(sent(Service::Ping), |number| ping(INET.0, SHARED, 7, number));
+        let request = checker.send(sent(Service::Ping), &SETS, |number| ping(INET.0, SHARED, 7, number));
         let reply = icmp::echo_reply(&request).unwrap();
-        assert!(matches!(checker.deliver(H1, &reply), Err(Violation::MisdeliveredIcmp { .. })));
+        assert!(matches!(checker.deliver(H1, &reply, &SETS), Err(Violation::MisdeliveredIcmp { .. })));
         let renamed = icmp::echo_reply(&ping(INET.0, SHARED, 8, 1)).unwrap();
-        assert!(matches!(checker.deliver(SENDER, &renamed), Err(Violation::Altered { number: 1, .. })));
+        assert!(matches!(
+            checker.deliver(SENDER, &renamed, &SETS),
+            Err(Violation::Altered { number: 1, .. })
+        ));
         let error = icmp::error_for(&reply, INET.0, icmp::Error::HostUnreachable).unwrap();
-        assert!(checker.deliver(SENDER, &error).is_err());
-        assert!(checker.deliver(H1, &error).is_ok(), "it had sent the reply");
+        assert!(checker.deliver(SENDER, &error, &SETS).is_err());
+        assert!(checker.deliver(H1, &error, &SETS).is_ok(), "it had sent the reply");
     }
 
     #[test]
     fn a_flow_without_answers_is_noticed() {
         let mut checker = checker();
         send(&mut checker, Service::Program);
-        assert!(checker.healed(Instant::from_secs(1)).is_ok(), "sent while things went wrong");
-        let violation = checker.healed(Instant::ZERO).unwrap_err();
+        assert!(checker.healed(Instant::from_secs(1), &SETS).is_ok(), "sent while things went wrong");
+        let violation = checker.healed(Instant::ZERO, &SETS).unwrap_err();
         assert!(matches!(violation, Violation::NotHealed { sent: 1, missing: 1, .. }), "{violation}");
-        let answer = Sent { owner: Some(SENDER), sender: H1, answers: Some(0), ..sent(Service::Program) };
-        let bytes = checker.send(answer, |number| udp((SHARED, 5000), INET, number));
-        checker.deliver(SENDER, &bytes).unwrap();
-        assert!(checker.healed(Instant::ZERO).is_ok());
+        let answer = Sent {
+            owner: Some(Party::Node(SENDER)),
+            sender: Party::Node(H1),
+            answers: Some(0),
+            ..sent(Service::Program)
+        };
+        let bytes = checker.send(answer, &SETS, |number| udp((SHARED, 5000), INET, number));
+        checker.deliver(SENDER, &bytes, &SETS).unwrap();
+        assert!(checker.healed(Instant::ZERO, &SETS).is_ok());
     }
 }

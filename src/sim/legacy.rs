@@ -64,8 +64,29 @@ pub(super) struct Legacy {
     transmits: VecDeque<Frame>,
     /// Packets for its kernel and programs.
     received: VecDeque<Vec<u8>>,
-    /// Packets that ended here otherwise than with its kernel or on the link.
+    pub(super) counters: LegacyCounters,
+}
+
+/// Where frames and packets ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LegacyCounters {
+    /// With its kernel and programs, or its ARP.
+    pub(super) delivered: u64,
+    /// Packets that left by the link.
+    pub(super) forwarded: u64,
+    /// Frames for others, and what it does not understand.
+    pub(super) ignored: u64,
+    /// Packets without a next hop, or that it does not forward.
     pub(super) dropped: u64,
+    /// ARP messages that it sent.
+    pub(super) arp_sent: u64,
+}
+
+impl LegacyCounters {
+    /// Everything that has ended.
+    pub(super) fn ended(self) -> u64 {
+        self.delivered + self.forwarded + self.ignored + self.dropped
+    }
 }
 
 impl Legacy {
@@ -76,27 +97,36 @@ impl Legacy {
             neighbors: BTreeMap::new(),
             transmits: VecDeque::new(),
             received: VecDeque::new(),
-            dropped: 0,
+            counters: LegacyCounters::default(),
         }
     }
 
     /// A frame from the link.
     pub(super) fn handle_frame(&mut self, frame: &Frame, now: Instant) {
-        let Ok(ethernet) = EthernetFrame::new_checked(frame.bytes()) else { return };
+        let end = match self.receive(frame, now) {
+            Some(true) => &mut self.counters.delivered,
+            Some(false) => &mut self.counters.dropped,
+            None => &mut self.counters.ignored,
+        };
+        *end += 1;
+    }
+
+    /// Whether the frame reached its ARP or its kernel; `None` where it is nothing for this host.
+    fn receive(&mut self, frame: &Frame, now: Instant) -> Option<bool> {
+        let ethernet = EthernetFrame::new_checked(frame.bytes()).ok()?;
         let unicast = ethernet.dst_addr() == self.config.hardware;
         if !unicast && !ethernet.dst_addr().is_broadcast() {
-            return;
+            return None;
         }
         match ethernet.ethertype() {
             EthernetProtocol::Arp => {
                 // Another ar$pro or ar$pln is dropped here: no answer, nothing learned (appendix C, 2).
-                let packet = ArpPacket::new_checked(ethernet.payload());
-                if let Ok(message) = packet.and_then(|packet| ArpRepr::parse(&packet)) {
-                    self.receive_arp(&message, unicast, now);
-                }
+                let packet = ArpPacket::new_checked(ethernet.payload()).ok()?;
+                self.receive_arp(&ArpRepr::parse(&packet).ok()?, unicast, now);
+                Some(true)
             }
-            EthernetProtocol::Ipv4 if unicast => self.receive_packet(ethernet.payload()),
-            _ => {}
+            EthernetProtocol::Ipv4 if unicast => Some(self.receive_packet(ethernet.payload())),
+            _ => None,
         }
     }
 
@@ -173,6 +203,7 @@ impl Legacy {
     }
 
     fn transmit(&mut self, destination: EthernetAddress, packet: &[u8]) {
+        self.counters.forwarded += 1;
         let mut frame = Frame::from_packet(packet);
         frame.push_ethernet_header(self.config.hardware, destination);
         self.transmits.push_back(frame);
@@ -193,6 +224,7 @@ impl Legacy {
             target_hardware_addr,
             target_protocol_addr: target,
         };
+        self.counters.arp_sent += 1;
         self.transmits.push_back(plain_arp(source, destination, &message));
     }
 
@@ -200,19 +232,22 @@ impl Legacy {
         self.arp(ArpOperation::Request, destination, EthernetAddress([0; 6]), ip);
     }
 
-    fn receive_packet(&mut self, packet: &[u8]) {
-        match ipv4::check(packet) {
-            Ok(view) if view.dst_addr() == self.config.address.address() => {
-                self.received.push_back(packet[..usize::from(view.total_len())].to_vec());
-            }
-            // It is no router.
-            _ => self.dropped += 1,
-        }
+    /// Whether the packet is for this host: it is no router.
+    fn receive_packet(&mut self, packet: &[u8]) -> bool {
+        let length = match ipv4::check(packet) {
+            Ok(view) if view.dst_addr() == self.config.address.address() => view.total_len(),
+            _ => return false,
+        };
+        self.received.push_back(packet[..usize::from(length)].to_vec());
+        true
     }
 
     /// Sends an IP packet of a program, or of its kernel.
     pub(super) fn send(&mut self, packet: Vec<u8>, now: Instant) {
-        let Ok(view) = ipv4::check(&packet) else { return };
+        let Ok(view) = ipv4::check(&packet) else {
+            self.counters.ignored += 1;
+            return;
+        };
         let destination = view.dst_addr();
         let on_link = self.config.address.contains_addr(&destination);
         let next_hop = if on_link { destination } else { self.config.gateway };
@@ -225,7 +260,7 @@ impl Legacy {
                 entry.waiting.push_back(packet);
                 if entry.waiting.len() > MAX_WAITING {
                     entry.waiting.pop_front();
-                    self.dropped += 1;
+                    self.counters.dropped += 1;
                 }
                 if entry.state == State::Failed {
                     entry.state = asking;
@@ -246,6 +281,11 @@ impl Legacy {
                 self.transmit(hardware, &packet);
             }
         }
+    }
+
+    /// Packets that wait for an answer.
+    pub(super) fn waiting(&self) -> u64 {
+        self.neighbors.values().map(|entry| entry.waiting.len() as u64).sum()
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Frame> {
@@ -283,7 +323,7 @@ impl Legacy {
                 }
                 _ => {
                     entry.state = State::Failed;
-                    self.dropped += core::mem::take(&mut entry.waiting).len() as u64;
+                    self.counters.dropped += core::mem::take(&mut entry.waiting).len() as u64;
                     None
                 }
             };

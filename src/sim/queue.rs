@@ -30,6 +30,11 @@ impl<E> Queue<E> {
         self.events.remove(&key);
     }
 
+    /// What is still to happen.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &E> {
+        self.events.values()
+    }
+
     /// The next event that is not later than `end`.
     pub(super) fn pop(&mut self, end: Instant) -> Option<(Instant, E)> {
         let entry = self.events.first_entry().filter(|entry| entry.key().0 <= end)?;

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, EthernetFrame};
 
-use super::scenario::{Faults, NodeId, Wiring};
+use super::scenario::{Faults, NodeId, SegmentId, Wiring};
 use crate::node::LinkId;
 
 /// How much later a frame may come that is overtaken, in microseconds.
@@ -27,7 +27,7 @@ struct Socket {
 /// A frame on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
-    pub(super) segment: usize,
+    pub(super) segment: SegmentId,
     /// The receiver's socket.
     pub(super) socket: usize,
     pub(super) bytes: Vec<u8>,
@@ -45,7 +45,7 @@ pub(super) struct Losses {
 /// One segment.
 #[derive(Debug)]
 pub(super) struct Segment {
-    index: usize,
+    id: SegmentId,
     wiring: Wiring,
     pub(super) faults: Faults,
     sockets: Vec<Socket>,
@@ -55,9 +55,9 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(index: usize, wiring: Wiring, faults: Faults) -> Self {
+    pub(super) fn new(id: SegmentId, wiring: Wiring, faults: Faults) -> Self {
         let (sockets, learned) = (Vec::new(), BTreeMap::new());
-        Self { index, wiring, faults, sockets, learned, losses: Losses::default() }
+        Self { id, wiring, faults, sockets, learned, losses: Losses::default() }
     }
 
     /// Attaches a link of a node; its socket.
@@ -101,7 +101,7 @@ impl Segment {
                     continue;
                 }
                 let at = self.arrival(from, socket, rng, now);
-                flights.push((at, Flight { segment: self.index, socket, bytes: bytes.to_vec() }));
+                flights.push((at, Flight { segment: self.id, socket, bytes: bytes.to_vec() }));
             }
         }
         flights
@@ -117,6 +117,11 @@ impl Segment {
         let last = self.sockets[to].last.entry(from).or_insert(at);
         *last = at.max(*last);
         *last
+    }
+
+    /// Whether the cable of a socket is whole.
+    pub(super) fn is_attached(&self, socket: usize) -> bool {
+        !self.sockets[socket].cut
     }
 
     /// Whom a frame reaches, if the cable is still whole.
@@ -141,7 +146,7 @@ mod tests {
     }
 
     fn segment(wiring: Wiring, faults: Faults) -> Segment {
-        let mut segment = Segment::new(0, wiring, faults);
+        let mut segment = Segment::new(SegmentId(0), wiring, faults);
         for node in 0..3 {
             segment.attach(NodeId(node), LinkId(0));
         }

@@ -1,50 +1,25 @@
-//! A node with its programs: what is started, restarted, and attached to the segments.
+//! A node and its place: what is started, restarted, and attached to the segments.
 
 use core::net::Ipv4Addr;
-use core::ops::RangeInclusive;
 use std::collections::BTreeSet;
 
-use smoltcp::time::Instant;
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::legacy::{Legacy, LegacyConfig};
+use super::programs::Conversation;
 use super::queue::Key;
-use super::scenario::{HostSpec, Scenario};
+use super::scenario::{HostSpec, NodeId, NodeKind, RouterSpec, Scenario, SegmentId, SetId};
 use crate::node::{
     EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink, StackError,
 };
 use crate::wire::{Frame, pe_arp};
 
-/// The hosts' prefix (TEST-NET-2).
-pub(super) const LAN: Ipv4Cidr = Ipv4Cidr::new(Ipv4Addr::new(198, 51, 100, 0), 24);
-/// The router on it.
-pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-/// The router on the outside (TEST-NET-3).
-const OUTSIDE_GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-/// The host on the outside.
-pub(super) const INET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
-/// Length of the prefixes.
-const PREFIX_LEN: u8 = 24;
 /// The largest IP packet of every link, in bytes.
 const MTU: usize = 1500;
 
-/// The ports of programs of legacy hosts (`net.ipv4.ip_local_port_range`).
-const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
-
-/// The segments.
-pub(super) const LAN_SEGMENT: usize = 0;
-pub(super) const OUTSIDE_SEGMENT: usize = 1;
-
 /// A host's link to its programs.
 pub(super) const TUN: LinkId = LinkId(1);
-
-/// The link-layer address of the router on the LAN.
-pub(super) const ROUTER_HARDWARE: EthernetAddress = hardware(0, 1);
-const ROUTER_OUTSIDE_HARDWARE: EthernetAddress = hardware(1, 1);
-
-const fn hardware(kind: u8, number: u8) -> EthernetAddress {
-    EthernetAddress([2, 0, 0, 0, kind, number])
-}
 
 /// What runs.
 #[derive(Debug)]
@@ -54,110 +29,143 @@ pub(super) enum Machine {
     Legacy(Box<Legacy>),
 }
 
+/// What went into a machine and came out of it, counted from outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ledger {
+    /// Frames and packets that it was given.
+    pub(super) given: u64,
+    /// Frames and packets that it sent.
+    pub(super) sent: u64,
+}
+
+/// A cable from a link to a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cable {
+    pub(super) segment: SegmentId,
+    /// The segment's socket.
+    pub(super) socket: usize,
+    /// The link-layer address at its end.
+    pub(super) hardware: EthernetAddress,
+}
+
 /// A node of the scenario, running or not.
 #[derive(Debug)]
 pub(super) struct Station {
     kind: Kind,
-    /// Its own address; the router's on the LAN.
-    pub(super) address: Ipv4Addr,
-    /// The ports that its programs may use, ascending.
-    pub(super) program_ports: Vec<u16>,
-    /// The port of the echo service of a host's own stack.
-    pub(super) echo_port: Option<u16>,
-    /// UDP ports with a program.
-    pub(super) open: BTreeSet<u16>,
-    /// Segment and socket of each link.
-    pub(super) sockets: Vec<(usize, usize)>,
+    /// The cable of each link.
+    pub(super) cables: Vec<Cable>,
+    /// The set that it claims.
+    pub(super) set: Option<SetId>,
+    /// It is meant to run; without a set, a host does not.
+    pub(super) up: bool,
     /// `None` while it is down.
     pub(super) machine: Option<Machine>,
+    pub(super) ledger: Ledger,
     /// Where its timer is in the queue.
     pub(super) timer: Option<Key>,
+    /// TCP connections of its stack.
+    pub(super) conversations: Vec<Conversation>,
 }
 
 #[derive(Clone, Debug)]
 enum Kind {
     Router(RouterConfig),
-    Host(HostConfig),
+    Host(HostSpec),
     Legacy(LegacyConfig),
 }
 
-/// The stations of a scenario, in the order of their numbers.
-pub(super) fn stations(scenario: &Scenario) -> Vec<Station> {
-    let links = [
-        ("lan", Role::Lan, ROUTER_HARDWARE, GATEWAY),
-        ("outside", Role::Outside, ROUTER_OUTSIDE_HARDWARE, OUTSIDE_GATEWAY),
-    ];
-    let router = RouterConfig {
-        links: links
-            .map(|(name, role, hardware, address)| RouterLink {
-                name: name.to_owned(),
-                role,
-                hardware,
-                address: Ipv4Cidr::new(address, PREFIX_LEN),
-                mtu: MTU,
-            })
-            .into(),
-        shared: scenario.shared.clone(),
-        routes: Vec::new(),
-        pro: pe_arp::DEFAULT_PRO,
-        seed: 0,
-    };
-    let mut stations = vec![Station::new(Kind::Router(router), GATEWAY)];
-    for (number, spec) in (1..).zip(&scenario.hosts) {
-        stations.push(Station::new(Kind::Host(host_config(spec, number)), spec.address));
-    }
-    for (number, spec) in (1..).zip(&scenario.legacy) {
-        let config = legacy_config(hardware(3, number), spec.address, GATEWAY);
-        stations.push(Station::new(Kind::Legacy(config), spec.address));
-    }
-    let inet = legacy_config(hardware(4, 1), INET, OUTSIDE_GATEWAY);
-    stations.push(Station::new(Kind::Legacy(inet), INET));
-    stations
+/// The link-layer address of a node's link.
+pub(super) const fn hardware(node: NodeId, link: usize) -> EthernetAddress {
+    EthernetAddress([2, 0, 0, 0, link as u8, node.0 as u8 + 1])
 }
 
-fn host_config(spec: &HostSpec, number: u8) -> HostConfig {
+/// The stations of a scenario, in the order of their numbers, not yet attached.
+pub(super) fn stations(scenario: &Scenario) -> Vec<Station> {
+    let kinds = scenario.nodes.iter().enumerate().map(|(index, node)| {
+        let id = NodeId(index);
+        match &node.kind {
+            NodeKind::Router(spec) => (Kind::Router(router_config(scenario, id, spec)), None),
+            NodeKind::Host(spec) => (Kind::Host(spec.clone()), spec.set),
+            NodeKind::Legacy { segment, address, gateway } => {
+                let address = Ipv4Cidr::new(*address, scenario.segments[segment.0].prefix.prefix_len());
+                let config = LegacyConfig { hardware: hardware(id, 0), address, gateway: *gateway, seed: 0 };
+                (Kind::Legacy(config), None)
+            }
+        }
+    });
+    kinds.map(|(kind, set)| Station::new(kind, set)).collect()
+}
+
+fn router_config(scenario: &Scenario, node: NodeId, spec: &RouterSpec) -> RouterConfig {
+    let links = spec.links.iter().enumerate().map(|(link, (segment, address))| {
+        let segment = &scenario.segments[segment.0];
+        RouterLink {
+            name: segment.name.clone(),
+            role: segment.role,
+            hardware: hardware(node, link),
+            address: Ipv4Cidr::new(*address, segment.prefix.prefix_len()),
+            mtu: MTU,
+        }
+    });
+    RouterConfig {
+        links: links.collect(),
+        shared: scenario.shared.clone(),
+        authority: spec.authority,
+        routes: spec.routes.clone(),
+        pro: pe_arp::DEFAULT_PRO,
+        seed: 0,
+    }
+}
+
+/// The configuration of a host with a set.
+pub(super) fn host_config(scenario: &Scenario, node: NodeId, spec: &HostSpec, set: SetId) -> HostConfig {
+    let segment = &scenario.segments[spec.segment.0];
+    let set = &scenario.sets[set.0];
+    // Who may answer for others on its link.
+    let authorities = scenario.nodes.iter().enumerate().filter_map(|(index, node)| {
+        let NodeKind::Router(router) = &node.kind else { return None };
+        let link = router.links.iter().position(|(id, _)| *id == spec.segment)?;
+        router.authority.then(|| hardware(NodeId(index), link))
+    });
     HostConfig {
-        links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
-        hardware: hardware(2, number),
-        address: Ipv4Cidr::new(spec.address, PREFIX_LEN),
-        gateway: Some(GATEWAY),
-        set: spec.set.clone(),
+        links: HostLinks { lan: segment.name.clone(), tun: "tun".to_owned() },
+        hardware: hardware(node, 0),
+        address: Ipv4Cidr::new(set.address, segment.prefix.prefix_len()),
+        gateway: Some(spec.gateway),
+        set: set.ports.clone(),
+        lease: None,
         stack_ports: None,
         echo: EchoPort::Lowest,
-        authorities: Vec::new(),
+        authorities: authorities.collect(),
         mtu: MTU,
         pro: pe_arp::DEFAULT_PRO,
         seed: 0,
     }
 }
 
-fn legacy_config(hardware: EthernetAddress, address: Ipv4Addr, gateway: Ipv4Addr) -> LegacyConfig {
-    let address = Ipv4Cidr::new(address, PREFIX_LEN);
-    LegacyConfig { hardware, address, gateway, seed: 0 }
-}
-
 impl Station {
-    fn new(kind: Kind, address: Ipv4Addr) -> Self {
-        let (program_ports, echo_port) = match &kind {
-            // Only a host knows how it divides its set; one that does not start has no ports.
-            Kind::Host(config) => {
-                Host::new(config.clone(), Instant::ZERO).map_or((Vec::new(), None), |host| {
-                    let ports = host.program_part().ports().filter(|port| *port > 0).collect();
-                    (ports, host.stack_use().1)
-                })
-            }
-            Kind::Router(_) | Kind::Legacy(_) => (EPHEMERAL.collect(), None),
-        };
-        let (open, sockets) = (BTreeSet::new(), Vec::new());
-        Self { kind, address, program_ports, echo_port, open, sockets, machine: None, timer: None }
+    fn new(kind: Kind, set: Option<SetId>) -> Self {
+        Self {
+            kind,
+            cables: Vec::new(),
+            set,
+            up: false,
+            machine: None,
+            ledger: Ledger::default(),
+            timer: None,
+            conversations: Vec::new(),
+        }
     }
 
     /// The segments that the links are on.
-    pub(super) fn segments(&self) -> &'static [usize] {
+    pub(super) fn segments(&self, scenario: &Scenario) -> Vec<SegmentId> {
         match &self.kind {
-            Kind::Router(_) => &[LAN_SEGMENT, OUTSIDE_SEGMENT],
-            Kind::Legacy(config) if config.address.address() == INET => &[OUTSIDE_SEGMENT],
-            Kind::Host(_) | Kind::Legacy(_) => &[LAN_SEGMENT],
+            Kind::Router(config) => {
+                let addresses = config.links.iter().map(|link| link.address.address());
+                addresses.filter_map(|address| scenario.segment_of(address)).collect()
+            }
+            Kind::Legacy(config) => scenario.segment_of(config.address.address()).into_iter().collect(),
+            Kind::Host(spec) => vec![spec.segment],
         }
     }
 
@@ -166,19 +174,58 @@ impl Station {
         matches!(self.kind, Kind::Router(_))
     }
 
-    /// Starts it with nothing but its configuration.
-    pub(super) fn start(&mut self, seed: u64, now: Instant) -> Result<(), StackError> {
-        self.machine = Some(match &self.kind {
-            Kind::Router(config) => {
-                Machine::Router(Box::new(Router::new(RouterConfig { seed, ..config.clone() }, now)))
+    pub(super) fn host(&self) -> Option<&HostSpec> {
+        match &self.kind {
+            Kind::Host(spec) => Some(spec),
+            Kind::Router(_) | Kind::Legacy(_) => None,
+        }
+    }
+
+    pub(super) fn running_host(&mut self) -> Option<&mut Host> {
+        match &mut self.machine {
+            Some(Machine::Host(host)) => Some(host),
+            _ => None,
+        }
+    }
+
+    /// The addresses of which it is told every owner.
+    pub(super) fn authority_for(&self) -> Vec<SegmentId> {
+        match &self.kind {
+            Kind::Router(config) if config.authority => self
+                .cables
+                .iter()
+                .zip(&config.links)
+                .filter(|(_, link)| link.role == Role::Lan)
+                .map(|(cable, _)| cable.segment)
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Starts it with nothing but its configuration, and the time that its lease has left.
+    pub(super) fn start(
+        &mut self,
+        scenario: &Scenario,
+        node: NodeId,
+        lease: Option<Duration>,
+        seed: u64,
+        now: Instant,
+    ) -> Result<(), StackError> {
+        self.ledger = Ledger::default();
+        self.conversations.clear();
+        self.machine = match (&self.kind, self.set) {
+            (Kind::Router(config), _) => {
+                Some(Machine::Router(Box::new(Router::new(RouterConfig { seed, ..config.clone() }, now))))
             }
-            Kind::Host(config) => {
-                Machine::Host(Box::new(Host::new(HostConfig { seed, ..config.clone() }, now)?))
+            (Kind::Host(_), None) => None,
+            (Kind::Host(spec), Some(set)) => {
+                let config = HostConfig { seed, lease, ..host_config(scenario, node, spec, set) };
+                Some(Machine::Host(Box::new(Host::new(config, now)?)))
             }
-            Kind::Legacy(config) => {
-                Machine::Legacy(Box::new(Legacy::new(LegacyConfig { seed, ..config.clone() })))
+            (Kind::Legacy(config), _) => {
+                Some(Machine::Legacy(Box::new(Legacy::new(LegacyConfig { seed, ..config.clone() }))))
             }
-        });
+        };
         Ok(())
     }
 }
@@ -215,5 +262,58 @@ impl Machine {
             Self::Router(router) => router.poll_transmit(now),
             Self::Legacy(legacy) => Some((LinkId(0), legacy.poll_transmit()?)),
         }
+    }
+
+    /// Whether what it counted is what went in and came out; the counters, if not.
+    pub(super) fn audit(&mut self, ledger: Ledger) -> Result<(), String> {
+        match self {
+            Self::Legacy(legacy) => {
+                let counters = legacy.counters;
+                let given = counters.ended() + legacy.waiting();
+                let counted = Ledger { given, sent: counters.forwarded + counters.arp_sent };
+                if counted == ledger {
+                    Ok(())
+                } else {
+                    Err(format!("{counters:?}, and from outside {ledger:?}"))
+                }
+            }
+            Self::Host(_) | Self::Router(_) => {
+                let Some(node) = self.node() else { return Ok(()) };
+                let counters = node.counters();
+                let counted =
+                    Ledger { given: counters.received, sent: counters.forwarded + counters.arp_sent };
+                if counters.is_balanced() && counted == ledger {
+                    Ok(())
+                } else {
+                    Err(format!("{counters:?}, and from outside {ledger:?}"))
+                }
+            }
+        }
+    }
+
+    /// Packets that wait for an answer.
+    pub(super) fn pending(&mut self) -> u64 {
+        match self {
+            Self::Legacy(legacy) => legacy.waiting(),
+            Self::Host(_) | Self::Router(_) => self.node().map_or(0, |node| node.counters().pending),
+        }
+    }
+}
+
+/// What a host's set offers to its programs: the ports of the program part, and the port of the echo service.
+pub(super) fn ports_of(scenario: &Scenario, set: SetId) -> Option<(Vec<u16>, Option<u16>)> {
+    let node = scenario.sets[set.0].holder;
+    // Only a host knows how it divides its set.
+    let host = Host::new(host_config(scenario, node, scenario.host(node)?, set), Instant::ZERO).ok()?;
+    let ports: BTreeSet<u16> = host.program_part().ports().filter(|port| *port > 0).collect();
+    Some((ports.into_iter().collect(), host.stack_use().1))
+}
+
+/// The address of a node that is no host.
+pub(super) fn address_of(scenario: &Scenario, node: NodeId) -> Option<Ipv4Addr> {
+    match &scenario.nodes[node.0].kind {
+        NodeKind::Router(router) => router.links.first().map(|(_, address)| *address),
+        NodeKind::Legacy { address, .. } => Some(*address),
+        NodeKind::Host(_) => None,
     }
 }

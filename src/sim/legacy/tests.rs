@@ -117,7 +117,7 @@ fn questions_and_probes_end() {
     }
     sent(&mut host);
     host.handle_timeout(at(3000));
-    assert_eq!((host.dropped, host.poll_timeout()), (1, None));
+    assert_eq!((host.counters.dropped, host.poll_timeout()), (1, None));
     send(&mut host, OUTSIDE, at(4000));
     hear(&mut host, REPLY, (1, GATEWAY), OWN, at(4010));
     assert_eq!(sent(&mut host), [(ALL, Some(REQUEST)), (mac(1), None)]);
@@ -142,4 +142,6 @@ fn packets_for_others_are_dropped() {
     };
     assert!(arrive(OWN, mac(10)));
     assert!(!arrive(OUTSIDE, mac(10)) && !arrive(OWN, mac(9)) && !arrive(OWN, ALL));
+    let counted = host.counters;
+    assert_eq!((counted.delivered, counted.dropped, counted.ignored), (1, 1, 2));
 }

@@ -1,21 +1,23 @@
 //! A scenario as a TOML file, and what makes it a sound one.
 
+mod nodes;
+mod source;
+#[cfg(test)]
+mod tests;
+
 use core::net::Ipv4Addr;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use smoltcp::time::Duration;
 use toml::Spanned;
 
+use self::source::Source;
 use super::{
-    Action, Fault, Faults, Flow, HostSpec, LegacySpec, NodeId, Scenario, ScenarioError, Service, Wiring,
+    Action, Chaos, Fault, Faults, Flow, NodeId, NodeKind, Party, Scenario, ScenarioError, SegmentId,
+    SegmentSpec, Service, Wiring,
 };
-use crate::ports::{PortSet, Psid, Scheme};
-use crate::sim::station::{GATEWAY, INET, LAN};
-
-/// The longest time that a scenario can name, in seconds: a year.
-const MAX_SECONDS: f64 = 31_536_000.0;
-/// The largest number of hosts of a kind: the last byte of a link-layer address tells them apart.
-const MAX_NODES: usize = 200;
+use crate::node::Role;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +30,10 @@ struct File {
     #[serde(default)]
     faults: FileFaults,
     #[serde(default)]
+    segment: Vec<FileSegment>,
+    #[serde(default)]
+    router: Vec<FileRouter>,
+    #[serde(default)]
     shared: Vec<FileShared>,
     #[serde(default)]
     host: Vec<FileHost>,
@@ -35,17 +41,48 @@ struct File {
     legacy: Vec<FileLegacy>,
     #[serde(default)]
     event: Vec<FileEvent>,
+    chaos: Option<FileChaos>,
     #[serde(default)]
     flow: Vec<FileFlow>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileFaults {
     loss: Option<Spanned<f64>>,
     duplicate: Option<Spanned<f64>>,
     reorder: Option<Spanned<f64>>,
     delay_ms: Option<Spanned<[f64; 2]>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSegment {
+    name: Spanned<String>,
+    prefix: Spanned<String>,
+    #[serde(default)]
+    role: FileRole,
+    wiring: Option<Wiring>,
+    faults: Option<FileFaults>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FileRole {
+    #[default]
+    Lan,
+    Outside,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileRouter {
+    name: Spanned<String>,
+    links: BTreeMap<String, Spanned<Ipv4Addr>>,
+    #[serde(default)]
+    routes: BTreeMap<String, Spanned<Ipv4Addr>>,
+    #[serde(default)]
+    authority: bool,
 }
 
 #[derive(Deserialize)]
@@ -61,8 +98,10 @@ struct FileHost {
     name: Spanned<String>,
     address: Option<Spanned<Ipv4Addr>>,
     psid: Option<Spanned<u16>>,
+    segment: Option<Spanned<String>>,
     #[serde(default)]
     thief: bool,
+    lease: Option<Spanned<f64>>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +117,17 @@ struct FileEvent {
     at: Spanned<f64>,
     action: Action,
     node: Spanned<String>,
+    segment: Option<Spanned<String>>,
+    to: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileChaos {
+    every: Spanned<f64>,
+    outage: Spanned<[f64; 2]>,
+    actions: Spanned<Vec<Action>>,
+    nodes: Spanned<Vec<Spanned<String>>>,
 }
 
 #[derive(Deserialize)]
@@ -90,70 +140,39 @@ struct FileFlow {
     every: Spanned<f64>,
 }
 
-/// The text, for the line of a value.
-#[derive(Clone, Copy)]
-struct Source<'a>(&'a str);
-
-impl Source<'_> {
-    fn error<T>(self, value: &Spanned<T>, field: &'static str, message: impl Into<String>) -> ScenarioError {
-        let before = self.0.get(..value.span().start).unwrap_or_default();
-        let line = 1 + before.matches('\n').count();
-        ScenarioError::Value { line, field, message: message.into() }
-    }
-
-    fn time(self, value: &Spanned<f64>, field: &'static str) -> Result<Duration, ScenarioError> {
-        let seconds = *value.get_ref();
-        if !(0.0..=MAX_SECONDS).contains(&seconds) {
-            return Err(self.error(value, field, "write seconds, from 0 to a year"));
-        }
-        Ok(Duration::from_micros((seconds * 1e6).round() as u64))
-    }
-
-    fn probability(self, value: Option<&Spanned<f64>>, field: &'static str) -> Result<f64, ScenarioError> {
-        let Some(value) = value else { return Ok(0.0) };
-        if !(0.0..=1.0).contains(value.get_ref()) {
-            return Err(self.error(value, field, "write a probability, from 0 to 1"));
-        }
-        Ok(*value.get_ref())
-    }
-}
-
 impl Scenario {
-    /// Reads a scenario.
+    /// Reads a scenario. Without a `[[segment]]` there are `lan` with a router, and `outside` with `inet`.
     ///
     /// # Errors
     /// See [`ScenarioError`].
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        let file: File = toml::from_str(text).map_err(|error| ScenarioError::Toml(Box::new(error)))?;
+        let mut file: File = toml::from_str(text).map_err(|error| ScenarioError::Toml(Box::new(error)))?;
         let source = Source(text);
         let mut scenario = Self {
-            about: file.about,
+            about: core::mem::take(&mut file.about),
             duration: source.time(&file.duration, "duration")?,
             settle: source.time(&file.settle, "settle")?,
-            wiring: file.wiring,
-            faults: faults(source, &file.faults)?,
+            segments: Vec::new(),
             shared: Vec::new(),
-            hosts: Vec::new(),
-            legacy: Vec::new(),
+            nodes: Vec::new(),
+            sets: Vec::new(),
             events: Vec::new(),
+            chaos: None,
             flows: Vec::new(),
         };
-        for shared in &file.shared {
-            scenario.add_shared(source, shared)?;
+        let faults = source.faults(&file.faults)?;
+        if file.segment.is_empty() {
+            scenario.segments = default_segments(file.wiring, faults);
         }
-        for host in &file.host {
-            scenario.add_host(source, host)?;
+        for segment in &file.segment {
+            scenario.add_segment(source, segment, file.wiring, faults)?;
         }
-        for legacy in &file.legacy {
-            scenario.add_legacy(source, legacy)?;
-        }
+        scenario.add_nodes(source, &file)?;
         for event in &file.event {
-            let (at, node) =
-                (source.time(&event.at, "event.at")?, scenario.node(source, &event.node, "event.node")?);
-            if at >= scenario.duration {
-                return Err(source.error(&event.at, "event.at", "is not before the end of `duration`"));
-            }
-            scenario.events.push(Fault { at, action: event.action, node });
+            scenario.add_event(source, event)?;
+        }
+        if let Some(chaos) = &file.chaos {
+            scenario.chaos = Some(scenario.read_chaos(source, chaos)?);
         }
         for flow in &file.flow {
             scenario.add_flow(source, flow)?;
@@ -161,70 +180,117 @@ impl Scenario {
         Ok(scenario)
     }
 
-    fn add_shared(&mut self, source: Source<'_>, shared: &FileShared) -> Result<(), ScenarioError> {
-        let address = self.lan_address(source, &shared.address, "shared.address")?;
-        let [offset, length] = *shared.scheme.get_ref();
-        let scheme = Scheme::new(offset, length)
-            .map_err(|error| source.error(&shared.scheme, "shared.scheme", error.to_string()))?;
-        self.shared.push((address, scheme));
-        Ok(())
-    }
-
-    fn add_host(&mut self, source: Source<'_>, host: &FileHost) -> Result<(), ScenarioError> {
-        let name = self.new_name(source, &host.name, "host.name")?;
-        let (address, set) = match (&host.address, &host.psid, self.shared.first()) {
-            (Some(address), None, _) => (self.lan_address(source, address, "host.address")?, PortSet::FULL),
-            (address, Some(psid), Some((first, _))) => {
-                let address = address.as_ref().map_or(*first, |address| *address.get_ref());
-                let known = self.shared.iter().find(|(shared, _)| *shared == address);
-                let (_, scheme) = known.ok_or_else(|| {
-                    source.error(psid, "host.psid", format!("{address} is no address of a [[shared]] table"))
-                })?;
-                let psid = Psid::new(*scheme, *psid.get_ref())
-                    .map_err(|error| source.error(psid, "host.psid", error.to_string()))?;
-                (address, PortSet::Psid(psid))
-            }
-            (_, Some(psid), None) => {
-                return Err(source.error(psid, "host.psid", "needs an address in a [[shared]] table"));
-            }
-            (None, None, _) => {
-                return Err(source.error(&host.name, "host.name", "give the host a `psid` or an `address`"));
-            }
-        };
-        let taken =
-            self.hosts.iter().find(|other| !other.thief && other.address == address && other.set == set);
-        match (taken, host.thief) {
-            (Some(other), false) => {
-                return Err(source.error(
-                    &host.name,
-                    "host.name",
-                    format!("its set is that of {}", other.name),
-                ));
-            }
-            (None, true) => {
-                return Err(source.error(&host.name, "host.thief", "no host above has this set"));
-            }
-            _ => {}
+    fn add_segment(
+        &mut self,
+        source: Source<'_>,
+        segment: &FileSegment,
+        wiring: Wiring,
+        faults: Faults,
+    ) -> Result<(), ScenarioError> {
+        let name = segment.name.get_ref();
+        if self.segments.iter().any(|other| other.name == *name) {
+            return Err(source.error(&segment.name, "segment.name", "another segment has this name"));
         }
-        self.hosts.push(HostSpec { name, address, set, thief: host.thief });
+        let prefix = source.prefix(&segment.prefix, segment.prefix.get_ref(), "segment.prefix")?;
+        let overlaps = |other: &SegmentSpec| {
+            other.prefix.contains_addr(&prefix.address()) || prefix.contains_addr(&other.prefix.address())
+        };
+        if self.segments.iter().any(overlaps) {
+            return Err(source.error(&segment.prefix, "segment.prefix", "overlaps that of another segment"));
+        }
+        self.segments.push(SegmentSpec {
+            name: name.clone(),
+            prefix,
+            role: match segment.role {
+                FileRole::Lan => Role::Lan,
+                FileRole::Outside => Role::Outside,
+            },
+            wiring: segment.wiring.unwrap_or(wiring),
+            faults: segment.faults.as_ref().map_or(Ok(faults), |own| source.faults(own))?,
+        });
         Ok(())
     }
 
-    fn add_legacy(&mut self, source: Source<'_>, legacy: &FileLegacy) -> Result<(), ScenarioError> {
-        let name = self.new_name(source, &legacy.name, "legacy.name")?;
-        let address = self.lan_address(source, &legacy.address, "legacy.address")?;
-        self.legacy.push(LegacySpec { name, address });
+    fn add_event(&mut self, source: Source<'_>, event: &FileEvent) -> Result<(), ScenarioError> {
+        let at = source.time(&event.at, "event.at")?;
+        if at >= self.duration {
+            return Err(source.error(&event.at, "event.at", "is not before the end of `duration`"));
+        }
+        let node = self.node(source, &event.node, "event.node")?;
+        let gives = matches!(event.action, Action::Move | Action::Takeover);
+        let cuts = matches!(event.action, Action::Partition | Action::Heal);
+        if (gives || event.action == Action::Leave) && self.host(node).is_none() {
+            return Err(source.error(&event.node, "event.node", "is no host: it has no set to give"));
+        }
+        let to = match &event.to {
+            Some(to) if gives => Some(self.node(source, to, "event.to")?),
+            Some(to) => return Err(source.error(to, "event.to", "goes with `move` and `takeover` only")),
+            None if gives => return Err(source.error(&event.node, "event.to", "is missing")),
+            None => None,
+        };
+        if let (Some(to), Some(name)) = (to, &event.to)
+            && !self.may_give(node, to)
+        {
+            let message = "is no other host on the same segment, or a thief";
+            return Err(source.error(name, "event.to", message));
+        }
+        let segment = match &event.segment {
+            Some(segment) if cuts => Some(self.segment(source, segment, "event.segment")?),
+            Some(segment) => {
+                let message = "goes with `partition` and `heal` only";
+                return Err(source.error(segment, "event.segment", message));
+            }
+            None => None,
+        };
+        self.events.push(Fault { at, action: event.action, node, segment, to });
         Ok(())
+    }
+
+    /// Whether a set of one node can become another's.
+    pub(in crate::sim) fn may_give(&self, from: NodeId, to: NodeId) -> bool {
+        from != to
+            && match (self.host(from), self.host(to)) {
+                (Some(from), Some(to)) => from.segment == to.segment && !from.thief && !to.thief,
+                _ => false,
+            }
+    }
+
+    fn read_chaos(&self, source: Source<'_>, chaos: &FileChaos) -> Result<Chaos, ScenarioError> {
+        let every = source.time(&chaos.every, "chaos.every")?;
+        if every < Duration::from_millis(100) {
+            return Err(source.error(&chaos.every, "chaos.every", "write at least 0.1"));
+        }
+        let [shortest, longest] = *chaos.outage.get_ref();
+        if !(0.0..=3600.0).contains(&shortest) || !(shortest..=3600.0).contains(&longest) {
+            let message = "write the shortest and the longest in seconds, up to 3600";
+            return Err(source.error(&chaos.outage, "chaos.outage", message));
+        }
+        let outage = (source::seconds(shortest), source::seconds(longest));
+        let actions = chaos.actions.get_ref().clone();
+        if actions.is_empty() || actions.iter().any(|action| matches!(action, Action::Restart | Action::Heal))
+        {
+            let message = "name crash, partition, leave, move or takeover: what ends them comes by itself";
+            return Err(source.error(&chaos.actions, "chaos.actions", message));
+        }
+        let nodes = chaos.nodes.get_ref().iter().map(|name| self.node(source, name, "chaos.nodes"));
+        let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+        if nodes.is_empty() {
+            return Err(source.error(&chaos.nodes, "chaos.nodes", "name at least one node"));
+        }
+        Ok(Chaos { every, outage, actions, nodes })
     }
 
     fn add_flow(&mut self, source: Source<'_>, flow: &FileFlow) -> Result<(), ScenarioError> {
-        let from = self.node(source, &flow.from, "flow.from")?;
-        if from == NodeId(0) {
-            return Err(source.error(&flow.from, "flow.from", "the router has no programs"));
-        }
+        let from = self.party(source, &flow.from, "flow.from")?;
         let every = source.time(&flow.every, "flow.every")?;
         if every < Duration::from_millis(1) {
             return Err(source.error(&flow.every, "flow.every", "write at least a millisecond, 0.001"));
+        }
+        if matches!(from, Party::Node(node) if self.is_router(node)) {
+            return Err(source.error(&flow.from, "flow.from", "a router has no programs"));
+        }
+        if flow.service == Service::Stream && !self.has_stack(from) {
+            return Err(source.error(&flow.from, "flow.from", "only a sharing host has a stack part"));
         }
         let to = match (&flow.to, flow.service) {
             (None, Service::Nobody) if self.shared.is_empty() => {
@@ -236,22 +302,49 @@ impl Scenario {
                 return Err(source.error(to, "flow.to", "leave it out where nobody is to receive"));
             }
             (Some(to), service) => {
-                let node = self.node(source, to, "flow.to")?;
-                let shared = self.host(node).is_some_and(|host| !host.set.is_full());
+                let party = self.party(source, to, "flow.to")?;
+                let router = matches!(party, Party::Node(node) if self.is_router(node));
                 match service {
-                    Service::Stack if !shared => {
+                    Service::Stack | Service::Stream if !self.has_stack(party) => {
                         return Err(source.error(to, "flow.to", "only a sharing host has a stack part"));
                     }
-                    Service::Program if node == NodeId(0) => {
-                        return Err(source.error(to, "flow.to", "the router has no programs"));
+                    Service::Program if router => {
+                        return Err(source.error(to, "flow.to", "a router has no programs"));
                     }
-                    _ if node == from => return Err(source.error(to, "flow.to", "is the sender")),
-                    _ => Some(node),
+                    _ if party == from => return Err(source.error(to, "flow.to", "is the sender")),
+                    _ => Some(party),
                 }
             }
         };
         self.flows.push(Flow { from, to, service: flow.service, every });
         Ok(())
+    }
+
+    fn is_router(&self, node: NodeId) -> bool {
+        matches!(self.nodes[node.0].kind, NodeKind::Router(_))
+    }
+
+    fn has_stack(&self, party: Party) -> bool {
+        matches!(party, Party::Set(set) if !self.sets[set.0].ports.is_full())
+    }
+
+    /// Whose programs a name means: those of a host go with its set.
+    fn party(
+        &self,
+        source: Source<'_>,
+        name: &Spanned<String>,
+        field: &'static str,
+    ) -> Result<Party, ScenarioError> {
+        let node = self.node(source, name, field)?;
+        match self.host(node) {
+            None => Ok(Party::Node(node)),
+            // The set is another host's, and its programs stay where they are.
+            Some(host) if host.thief => Ok(Party::Node(node)),
+            Some(host) => match host.set {
+                Some(set) => Ok(Party::Set(set)),
+                None => Err(source.error(name, field, "has no set of its own at the start")),
+            },
+        }
     }
 
     fn node(
@@ -267,126 +360,33 @@ impl Scenario {
         })
     }
 
-    fn new_name(
+    fn segment(
         &self,
         source: Source<'_>,
         name: &Spanned<String>,
         field: &'static str,
-    ) -> Result<String, ScenarioError> {
-        if self.names().contains(&name.get_ref().as_str()) {
-            return Err(source.error(name, field, "another node has this name"));
-        }
-        if self.hosts.len().max(self.legacy.len()) >= MAX_NODES {
-            return Err(source.error(name, field, format!("more than {MAX_NODES} hosts of a kind")));
-        }
-        Ok(name.get_ref().clone())
-    }
-
-    fn lan_address(
-        &self,
-        source: Source<'_>,
-        address: &Spanned<Ipv4Addr>,
-        field: &'static str,
-    ) -> Result<Ipv4Addr, ScenarioError> {
-        let ip = *address.get_ref();
-        let used = self.shared.iter().map(|(ip, _)| *ip);
-        let used = used.chain(self.hosts.iter().map(|host| host.address));
-        let used = used.chain(self.legacy.iter().map(|legacy| legacy.address));
-        let group = ip == LAN.address() || Some(ip) == LAN.broadcast();
-        if !LAN.contains_addr(&ip) || group || ip == GATEWAY || ip == INET {
-            return Err(source.error(
-                address,
+    ) -> Result<SegmentId, ScenarioError> {
+        let index = self.segments.iter().position(|segment| segment.name == *name.get_ref());
+        index.map(SegmentId).ok_or_else(|| {
+            let names: Vec<_> = self.segments.iter().map(|segment| segment.name.as_str()).collect();
+            source.error(
+                name,
                 field,
-                format!("{ip} is no address for a host on the LAN, {LAN}"),
-            ));
-        }
-        if used.into_iter().any(|other| other == ip) {
-            return Err(source.error(address, field, format!("{ip} is in use")));
-        }
-        Ok(ip)
+                format!("no segment `{}`; there are {}", name.get_ref(), names.join(", ")),
+            )
+        })
     }
 }
 
-fn faults(source: Source<'_>, file: &FileFaults) -> Result<Faults, ScenarioError> {
-    let mut faults = Faults {
-        loss: source.probability(file.loss.as_ref(), "faults.loss")?,
-        duplicate: source.probability(file.duplicate.as_ref(), "faults.duplicate")?,
-        reorder: source.probability(file.reorder.as_ref(), "faults.reorder")?,
-        ..Faults::default()
-    };
-    if let Some(delay) = &file.delay_ms {
-        let [shortest, longest] = *delay.get_ref();
-        if !(0.0..=10_000.0).contains(&shortest) || !(shortest..=10_000.0).contains(&longest) {
-            let message = "write the shortest and the longest in milliseconds, up to 10000";
-            return Err(source.error(delay, "faults.delay_ms", message));
-        }
-        let micros = |millis: f64| Duration::from_micros((millis * 1e3).round() as u64);
-        faults.delay = (micros(shortest), micros(longest));
-    }
-    Ok(faults)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"about = "a test"
-duration = 10
-settle = 70.5
-wiring = "hub"
-faults = { loss = 0.1, delay_ms = [1, 2.5] }
-[[shared]]
-address = "198.51.100.2"
-scheme = [0, 4]
-[[host]]
-name = "h1"
-psid = 1
-[[legacy]]
-name = "old"
-address = "198.51.100.10"
-[[event]]
-at = 3
-action = "crash"
-node = "h1"
-[[flow]]
-from = "inet"
-to = "h1"
-every = 0.5
-"#;
-
-    #[test]
-    fn a_scenario_is_read() {
-        let scenario = Scenario::parse(GOOD).unwrap();
-        assert_eq!(scenario.names(), ["router", "h1", "old", "inet"]);
-        assert_eq!(scenario.settle, Duration::from_millis(70_500));
-        assert_eq!(scenario.faults.delay, (Duration::from_millis(1), Duration::from_micros(2500)));
-        let crash = Fault { at: Duration::from_secs(3), action: Action::Crash, node: NodeId(1) };
-        assert_eq!(scenario.events, [crash]);
-        assert_eq!((scenario.flows[0].from, scenario.flows[0].to), (NodeId(3), Some(NodeId(1))));
-    }
-
-    #[test]
-    fn an_error_names_line_and_field() {
-        let error = |from: &str, to: &str| {
-            assert_eq!(GOOD.matches(from).count(), 1, "{from}");
-            Scenario::parse(&GOOD.replace(from, to)).unwrap_err().to_string()
-        };
-        for (from, to, line, field) in [
-            ("loss = 0.1", "loss = 1.1", "line 5", "faults.loss"),
-            ("[0, 4]", "[16, 4]", "line 8", "shared.scheme"),
-            ("psid = 1", "psid = 16", "line 11", "host.psid"),
-            ("100.10", "101.10", "line 14", "legacy.address"),
-            ("100.10", "100.2", "line 14", "legacy.address"),
-            ("at = 3", "at = 10", "line 16", "event.at"),
-            ("node = \"h1\"", "node = \"h9\"", "line 18", "event.node"),
-            ("to = \"h1\"", "to = \"inet\"", "line 21", "flow.to"),
-            ("every = 0.5", "every = 0", "line 22", "flow.every"),
-            ("every = 0.5", "evry = 0.5", "line 22", "evry"),
-            ("every = 0.5", "every = \"0.5\"", "line 22", "every"),
-            ("\"crash\"", "\"crush\"", "line 17", "crush"),
-        ] {
-            let message = error(from, to);
-            assert!(message.contains(line) && message.contains(field), "{to}: {message}");
-        }
-    }
+/// TEST-NET-2 with the hosts, and TEST-NET-3.
+fn default_segments(wiring: Wiring, faults: Faults) -> Vec<SegmentSpec> {
+    [("lan", nodes::LAN, Role::Lan, wiring), ("outside", nodes::OUTSIDE, Role::Outside, Wiring::Switch)]
+        .map(|(name, prefix, role, wiring)| SegmentSpec {
+            name: name.to_owned(),
+            prefix,
+            role,
+            wiring,
+            faults,
+        })
+        .into()
 }
