@@ -10,13 +10,13 @@ use rustc_hash::FxHashMap;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress, Ipv4Cidr};
 
-use super::binding::{Binding, Held, Source, State};
+use super::binding::{Binding, Held, Point, Source, State};
 use super::claim::{ClaimPhase, OwnClaim, OwnSet, Step};
 use super::questions::{Due, Questions, Waiting};
 use super::table::{BindingId, Table};
 use super::{
-    DELAY_FIRST_PROBE_TIME, MAX_UNICAST_SOLICIT, REACHABLE_TIME, RETRANS_TIMER, SHARED_TIME,
-    SOLICIT_INTERVAL, SOLICIT_WINDOW,
+    DELAY_FIRST_PROBE_TIME, MAX_SCHEME_WITNESSES, MAX_UNICAST_SOLICIT, REACHABLE_TIME, RETRANS_TIMER,
+    SHARED_TIME, SOLICIT_INTERVAL, SOLICIT_WINDOW,
 };
 use crate::ports::Scheme;
 use crate::wire::Frame;
@@ -426,14 +426,20 @@ impl Neighbors {
         result
     }
 
-    /// The scheme by which misses are grouped: all sharers of an address use one, so the own one serves for the
-    /// own address.
+    /// The scheme by which misses are grouped (PE-ARP rule 36): all sharers of an address use one, so that the own
+    /// one serves for the own address, and that of any sharer for another one.
     pub(super) fn question_scheme(&self, ip: Ipv4Addr) -> Option<Scheme> {
-        let own = || match self.config.own.records[..] {
-            [Record { claim: Claim::Psid(psid), .. }] if self.config.own.ip == ip => Some(psid.scheme()),
+        let of_record = |record: &Record| match record.claim {
+            // A single port is an extra one, outside the scheme.
+            Claim::Psid(psid) if (1..16).contains(&psid.scheme().length()) => Some(psid.scheme()),
             _ => None,
         };
-        self.table.scheme(ip).or_else(own)
+        let own = || self.config.own.records.iter().find_map(of_record).filter(|_| self.config.own.ip == ip);
+        let sharer = || {
+            let bindings = self.table.of_address(ip).take(MAX_SCHEME_WITNESSES);
+            bindings.flat_map(|(_, binding)| &binding.records).find_map(|held| of_record(&held.record))
+        };
+        self.table.scheme(ip).or_else(own).or_else(sharer)
     }
 
     /// When [`Neighbors::handle_timeout`] is due next.
@@ -607,7 +613,7 @@ impl Neighbors {
         }
         while let Some(due) = self.questions.due(now) {
             match due {
-                Due::Ask { ip, protocol, port } => self.ask(ip, protocol, port, now),
+                Due::Ask { ip, protocol, port, plain } => self.ask(ip, (protocol, port), plain, now),
                 Due::Failed(waiting) => {
                     for one in waiting {
                         self.give_up(one, Refused::Unreachable);
@@ -647,12 +653,12 @@ impl Neighbors {
     }
 
     /// PE-ARP rules 3 and 4: RESOLVE, and in the same tick plain ARP where the address may be a legacy host's.
-    fn ask(&mut self, ip: Ipv4Addr, protocol: u8, port: Option<u16>, now: Instant) {
+    fn ask(&mut self, ip: Ipv4Addr, (protocol, port): Point, plain: bool, now: Instant) {
         if self.config.pe {
             let message = self.question(ip, protocol, port, now);
             self.broadcast(message);
         }
-        if !self.is_shared(ip) {
+        if plain && !self.is_shared(ip) {
             self.ask_plain(EthernetAddress::BROADCAST, ip);
         }
     }

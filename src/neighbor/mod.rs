@@ -49,6 +49,8 @@ pub const MAX_PENDING_PER_QUESTION: usize = 16;
 pub const MAX_PENDING_BYTES_PER_ADDRESS: usize = 64 * 1024;
 /// Questions of one link, failed ones included.
 pub const MAX_QUESTIONS: usize = 16_384;
+/// Sharers of an address whose records are looked at for its scheme.
+pub const MAX_SCHEME_WITNESSES: usize = 8;
 /// Ports of one question where no sharing scheme is known.
 pub const QUESTION_BLOCK: u16 = 64;
 

@@ -1,7 +1,8 @@
 //! Misses: what is being asked, which packets wait, and what is known to have no owner.
 //!
 //! A question is about a *block* of ports, not about a port, so that a scan of 65,536 ports asks at most one
-//! question per PSID (PE-ARP rules 36 and 38).
+//! question per PSID (PE-ARP rules 36 and 38). Where there are too many questions, failed ones make room, the oldest
+//! first: they are what a scan leaves behind.
 //!
 //! ```text
 //!            answer: gone                        packet
@@ -71,11 +72,11 @@ pub(super) struct Waiting {
     pub(super) originated: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Asking { sent: u8 },
-    Failed,
     Forgetting,
+    Failed,
 }
 
 #[derive(Debug)]
@@ -90,6 +91,19 @@ struct Question {
     waiting: VecDeque<Waiting>,
 }
 
+impl Question {
+    /// Turns to another point for which a packet waits, if there is one: where the block has several owners, one of
+    /// them that is away does not hide the others (PE-ARP rule 38).
+    fn turn(&mut self) {
+        let here = (self.protocol, self.port);
+        let points = || self.waiting.iter().map(|one| (one.protocol, one.port));
+        let later = points().skip_while(|point| *point != here).find(|point| *point != here);
+        if let Some(next) = later.or_else(|| points().next()) {
+            (self.protocol, self.port) = next;
+        }
+    }
+}
+
 #[derive(Debug)]
 struct AddressQuestions {
     bucket: TokenBucket,
@@ -99,6 +113,8 @@ struct AddressQuestions {
     queue: VecDeque<Block>,
     /// What an authority said to have no owner, and until when.
     gaps: Vec<(Record, Instant)>,
+    /// When plain ARP may go with a question again: it asks for the whole address, whatever the block.
+    plain_at: Instant,
 }
 
 impl AddressQuestions {
@@ -114,7 +130,13 @@ impl AddressQuestions {
 #[derive(Debug)]
 pub(super) enum Due {
     /// Ask on the link.
-    Ask { ip: Ipv4Addr, protocol: u8, port: Option<u16> },
+    Ask {
+        ip: Ipv4Addr,
+        protocol: u8,
+        port: Option<u16>,
+        /// Plain ARP may go with it.
+        plain: bool,
+    },
     /// Nobody answered.
     Failed(Vec<Waiting>),
 }
@@ -124,6 +146,8 @@ pub(super) enum Due {
 pub(super) struct Questions {
     addresses: BTreeMap<Ipv4Addr, AddressQuestions>,
     timers: BTreeSet<(Instant, Ipv4Addr, Block)>,
+    /// Those that no packet waits for: forgotten ones before failed ones, then by deadline.
+    negatives: BTreeSet<(Phase, Instant, Ipv4Addr, Block)>,
     link: TokenBucket,
     /// Addresses with a queue. They take turns, so that a scan of one does not hold up the others.
     turns: VecDeque<Ipv4Addr>,
@@ -139,6 +163,7 @@ impl Questions {
         Self {
             addresses: BTreeMap::new(),
             timers: BTreeSet::new(),
+            negatives: BTreeSet::new(),
             link: TokenBucket::new(LINK_QUESTIONS_PER_SECOND, LINK_QUESTIONS_PER_SECOND, now),
             turns: VecDeque::new(),
             turn_at: None,
@@ -187,7 +212,7 @@ impl Questions {
     ) -> Result<(), Refused> {
         let block = Block::of(scheme, packet.protocol, packet.port);
         let known = self.addresses.get(&ip).is_some_and(|address| address.questions.contains_key(&block));
-        if !known && self.count >= MAX_QUESTIONS {
+        if !known && self.count >= MAX_QUESTIONS && !self.make_room() {
             return Err(Refused::QuestionsFull);
         }
         if !self.addresses.contains_key(&ip) && self.addresses.len() >= MAX_QUESTIONS {
@@ -205,6 +230,7 @@ impl Questions {
                 questions: BTreeMap::new(),
                 queue: VecDeque::new(),
                 gaps: Vec::new(),
+                plain_at: now,
             }
         });
         address.gaps.retain(|(_, until)| *until > now);
@@ -233,6 +259,7 @@ impl Questions {
                 (question.protocol, question.port) = (protocol, port);
                 question.failed_time = FAILED_TIME_MAX.min(question.failed_time * 2);
                 self.timers.remove(&(question.deadline, ip, block));
+                self.negatives.remove(&(Phase::Forgetting, question.deadline, ip, block));
                 question.deadline = now;
                 self.timers.insert((now, ip, block));
             }
@@ -256,6 +283,17 @@ impl Questions {
         Ok(())
     }
 
+    /// Forgets a question that no packet waits for; false where there is none.
+    fn make_room(&mut self) -> bool {
+        let Some((_, deadline, ip, block)) = self.negatives.pop_first() else { return false };
+        self.timers.remove(&(deadline, ip, block));
+        if let Some(address) = self.addresses.get_mut(&ip) {
+            address.questions.remove(&block);
+        }
+        self.count -= 1;
+        true
+    }
+
     /// The next thing that is due at `now`.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
         while let Some((_, ip, block)) = self.timers.first().copied().filter(|(at, ..)| *at <= now) {
@@ -275,16 +313,20 @@ impl Questions {
                     question.phase = Phase::Failed;
                     question.deadline = now + question.failed_time;
                     self.timers.insert((question.deadline, ip, block));
+                    self.negatives.insert((Phase::Failed, question.deadline, ip, block));
                     let waiting = core::mem::take(&mut question.waiting);
                     address.waiting_bytes -= bytes_of(&waiting);
                     return Some(Due::Failed(waiting.into()));
                 }
                 Phase::Failed => {
+                    self.negatives.remove(&(Phase::Failed, question.deadline, ip, block));
                     question.phase = Phase::Forgetting;
                     question.deadline = now + FAILED_TIME_MAX;
                     self.timers.insert((question.deadline, ip, block));
+                    self.negatives.insert((Phase::Forgetting, question.deadline, ip, block));
                 }
                 Phase::Forgetting => {
+                    self.negatives.remove(&(Phase::Forgetting, question.deadline, ip, block));
                     address.questions.remove(&block);
                     self.count -= 1;
                     if address.is_idle(now) {
@@ -330,12 +372,20 @@ impl Questions {
             }
             let question = address.questions.get_mut(&block)?;
             question.queued = false;
-            if let Phase::Asking { sent } = &mut question.phase {
-                *sent += 1;
+            if let Phase::Asking { sent } = question.phase {
+                if sent > 0 {
+                    question.turn();
+                }
+                question.phase = Phase::Asking { sent: sent + 1 };
             }
             question.deadline = now + RETRANS_TIMER;
             self.timers.insert((question.deadline, ip, block));
-            return Some(Due::Ask { ip, protocol: question.protocol, port: question.port });
+            // RFC 1122 §2.3.2.1: one a second for each address.
+            let plain = now >= address.plain_at;
+            if plain {
+                address.plain_at = now + RETRANS_TIMER;
+            }
+            return Some(Due::Ask { ip, protocol: question.protocol, port: question.port, plain });
         }
         None
     }
@@ -377,6 +427,7 @@ impl Questions {
             }
             let Some(next) = question.waiting.front() else {
                 self.timers.remove(&(question.deadline, ip, *block));
+                self.negatives.remove(&(question.phase, question.deadline, ip, *block));
                 self.count -= 1;
                 return false;
             };
@@ -398,6 +449,7 @@ impl Questions {
             let ends = !open && claimed(&Record::new(block.claim(), Lifetime::Unknown));
             if ends {
                 self.timers.remove(&(question.deadline, ip, *block));
+                self.negatives.remove(&(question.phase, question.deadline, ip, *block));
                 self.count -= 1;
             }
             !ends

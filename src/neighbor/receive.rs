@@ -371,8 +371,10 @@ impl Neighbors {
 
     /// Whether a question about the block of `asked` is open.
     fn asks(&self, asked: PeAddress) -> bool {
-        let scheme = self.question_scheme(asked.ip);
-        self.questions.asks(asked.ip, Block::of(scheme, asked.protocol, asked.port))
+        // The scheme may have become known after the question was asked.
+        [self.question_scheme(asked.ip), None]
+            .into_iter()
+            .any(|scheme| self.questions.asks(asked.ip, Block::of(scheme, asked.protocol, asked.port)))
     }
 
     /// Whether the binding is being asked by unicast.

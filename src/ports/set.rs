@@ -100,14 +100,8 @@ impl FromStr for PortSet {
                 return Err(ParseSetError::Overlap(pair[0], pair[1]));
             }
         }
-        // A range that is one aligned block is the same set as a PSID; one form makes equal sets equal.
-        if let [range] = ranges[..] {
-            let mut blocks = range.blocks();
-            if let (Some(block), None) = (blocks.next(), blocks.next()) {
-                return Ok(Self::Psid(block));
-            }
-        }
-        Ok(Self::Ranges(ranges))
+        // The whole address has one form. Another aligned range stays one: it says nothing of a sharing scheme.
+        if ranges == [PortRange::ALL] { Ok(Self::FULL) } else { Ok(Self::Ranges(ranges)) }
     }
 }
 
@@ -116,9 +110,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_set_has_one_form() {
+    fn ranges_stay_ranges() {
         let aligned: PortSet = "4096-8191".parse().unwrap();
-        assert_eq!(aligned, PortSet::Psid("0,4,1".parse().unwrap()));
+        assert_eq!(aligned, PortSet::Ranges(vec!["4096-8191".parse().unwrap()]));
         assert_eq!("0-65535".parse(), Ok(PortSet::FULL));
         let ragged: PortSet = "9000, 5000-5999".parse().unwrap();
         assert_eq!(ragged.to_string(), "5000-5999,9000");

@@ -132,7 +132,6 @@ fn unassigned_ports_are_refused() {
 fn a_question_names_the_first_packet() {
     let mut rig = Rig::new(router());
     let question = rig.ask(SHARED, 5000);
-    rig.enqueue(Target { protocol: UDP, ..tcp(SHARED, 5001) }, packet(0)).unwrap();
     rig.wait(secs(1));
     let again = rig.take_pe(Kind::Resolve);
     assert_eq!(again.len(), 1);
@@ -144,6 +143,84 @@ fn a_question_names_the_first_packet() {
     let asked = rig.take_pe(Kind::Resolve).remove(0).2;
     assert_eq!(asked.target, PeAddress::new(OTHER).with_port(0, Some(0)));
     assert_eq!(asked.kind(), Kind::Resolve, "a gateway's question is no SOLICIT-ALL");
+}
+
+/// Rule 38: of several packets in a block, each question names another one, so that an owner who is there is found
+/// although another one is not.
+#[test]
+fn a_repeated_question_names_another_packet() {
+    let mut rig = Rig::new(router());
+    rig.ask(OTHER, 5000);
+    for port in [5001, 5000, 5002] {
+        rig.enqueue(tcp(OTHER, port), packet(u32::from(port))).unwrap();
+    }
+    rig.wait(secs(1));
+    let asked: Vec<_> = rig.take_pe(Kind::Resolve).into_iter().map(|(.., message)| message).collect();
+    assert_eq!(asked[0].target.port, Some(5001));
+    let answer = reply(A, &asked[0], &[range(5001, 5001)]);
+    assert_eq!(rig.hear(&answer), Ok(()));
+    assert_eq!(rig.take_ends(), [(5001, Ok(A))]);
+    rig.wait(secs(1));
+    let asked = rig.take_pe(Kind::Resolve);
+    assert_eq!(asked.iter().map(|(.., message)| message.target.port).collect::<Vec<_>>(), [Some(5000)]);
+    rig.wait(secs(3));
+    let asked = rig.take_pe(Kind::Resolve);
+    assert_eq!(asked.len(), 2, "a question begins anew when it was answered in part");
+}
+
+/// Rule 36: one PSID record of a sharer tells how the address is shared.
+#[test]
+fn a_sharer_tells_the_scheme() {
+    let mut rig = Rig::new(Config { schemes: Vec::new(), ..router() });
+    let early = rig.ask(SHARED, 12_288);
+    // A range and a single port say nothing of a scheme.
+    rig.hear(&announce(A, SHARED, &[range(8192, 12_287), psid("0,16,443")])).unwrap();
+    for port in [20_480, 20_480 + 64] {
+        rig.ask(SHARED, port);
+    }
+    rig.hear(&announce(B, SHARED, &[psid("0,4,1")])).unwrap();
+    assert_eq!(rig.hear(&reply(C, &early, &[psid("0,4,3")])), Ok(()), "asked before the scheme was known");
+    rig.ask(SHARED, 40_960);
+    rig.enqueue(tcp(SHARED, 40_960 + 64), packet(0)).unwrap();
+    assert!(rig.take_pe(Kind::Resolve).is_empty(), "one block");
+}
+
+/// Rule 40, RFC 1122 §2.3.2.1: plain ARP asks for the whole address, once a second however many blocks are asked for.
+#[test]
+fn plain_arp_is_asked_once_a_second() {
+    let mut rig = Rig::new(router());
+    let plain = |rig: &mut Rig| {
+        rig.take_sent().iter().filter(|(_, output)| matches!(output, Output::Arp { .. })).count()
+    };
+    for block in 0..60 {
+        rig.enqueue(tcp(OTHER, block * 64), packet(0)).unwrap();
+    }
+    assert_eq!(plain(&mut rig), 1);
+    rig.wait(millis(2999));
+    assert_eq!(plain(&mut rig), 2);
+}
+
+/// Rule 38: what failed makes room for new questions; what packets wait for does not.
+#[test]
+fn failed_questions_make_room() {
+    let mut rig = Rig::new(router());
+    let mut asked = 0;
+    let mut fill = |rig: &mut Rig, count: usize| {
+        let mut full = 0;
+        for _ in 0..count {
+            let ip = Ipv4Addr::new(192, 0, 2, 100 + (asked / 1024) as u8);
+            let result = rig.enqueue(tcp(ip, (asked % 1024 * 64) as u16), Frame::from_packet(&[0]));
+            full += usize::from(result == Err(Refused::QuestionsFull));
+            asked += 1;
+        }
+        full
+    };
+    assert_eq!(fill(&mut rig, MAX_QUESTIONS + 10), 10, "all are open");
+    // At 200 a second each is asked three times; then all have failed.
+    rig.wait(secs(400));
+    assert_eq!(fill(&mut rig, 100), 0);
+    rig.wait(secs(2));
+    assert!(rig.engine.entries(rig.now).len() <= MAX_QUESTIONS);
 }
 
 /// Rules 47, 48: 64 at once and 20/s per address without a scheme; what is over the limit is asked later.
