@@ -141,7 +141,7 @@ pub(super) struct Binding {
     pub(super) state: State,
     /// When it was last confirmed or announced.
     pub(super) heard: Instant,
-    /// When it was last asked because another host claimed its ports.
+    /// When it was last asked because another host claimed its ports, or answered that.
     pub(super) challenged: Option<Instant>,
     /// What it is being asked for in a dispute (PE-ARP rule 53).
     pub(super) disputed: Option<Point>,
@@ -155,23 +155,33 @@ impl Binding {
 
     /// Whether it holds just these records; how long is another matter.
     pub(super) fn holds_same(&self, records: &[Held]) -> bool {
-        let key = |held: &Held| (held.record.claim, held.record.scope);
-        self.records.len() == records.len()
-            && self.records.iter().all(|old| records.iter().any(|new| key(new) == key(old)))
+        self.records.len() == records.len() && records.iter().all(|new| self.claims(new))
     }
 
-    /// Whether a newcomer's claim is a reason to ask again; notes that it was (PE-ARP rule 53).
-    pub(super) fn may_be_challenged(&mut self, now: Instant) -> bool {
-        let rested = self.challenged.is_none_or(|at| now >= at + DEFEND_INTERVAL);
-        if rested {
-            self.challenged = Some(now);
-        }
-        rested
+    /// Whether it holds just this record; how long is another matter.
+    pub(super) fn claims(&self, new: &Held) -> bool {
+        let key = |held: &Held| (held.record.claim, held.record.scope);
+        self.records.iter().any(|old| key(old) == key(new))
+    }
+
+    /// Whether claims of others are ignored, as it was asked about one or answered that lately (PE-ARP rule 53).
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.challenged.is_some_and(|at| now < at + DEFEND_INTERVAL)
     }
 
     /// Which of two bindings for the same port stands.
     pub(super) fn precedence(&self) -> (u8, i64) {
         (self.source.rank(), self.seniority)
+    }
+
+    /// Whether it claims what a question names.
+    pub(super) fn holds(&self, (protocol, port): Point) -> bool {
+        self.records.iter().any(|held| held.record.contains(protocol, port))
+    }
+
+    /// What it is being asked for by unicast.
+    pub(super) fn asked(&self) -> Option<Point> {
+        matches!(self.state, State::Probe { .. }).then(|| self.sample())
     }
 
     /// What to ask the owner about when it is to be confirmed (PE-ARP rule 34).

@@ -567,6 +567,11 @@ impl Neighbors {
         if rest.records.len() == binding.records.len() {
             return;
         }
+        // PE-ARP rule 34: nobody answers for what it gave up, so that the question would end the rest.
+        if binding.asked().is_some_and(|asked| !rest.holds(asked)) {
+            rest.state = State::Stale;
+            (rest.disputed, rest.challenged) = (None, None);
+        }
         if rest.records.is_empty() || self.install(rest, now).is_err() {
             self.uninstall(id);
         }

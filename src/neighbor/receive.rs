@@ -157,7 +157,8 @@ impl Neighbors {
         now: Instant,
     ) -> Result<(), Refused> {
         let to_us = to == self.config.hardware;
-        let asked = self.questions.asks_any(sender) || self.is_probing(sender, hardware);
+        let probed = |binding: &Binding| binding.source == Source::Arp && binding.asked().is_some();
+        let asked = self.questions.asks_any(sender) || self.bound(sender, hardware).is_some_and(probed);
         let told = to_us && target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
         if to_us && asked {
             self.learn_plain(sender, hardware, true, now)
@@ -280,7 +281,7 @@ impl Neighbors {
         }
         // PE-ARP rule 20.
         let solicited = self.solicited.get(&asked.ip).is_some_and(|at| now <= *at + SOLICIT_WINDOW)
-            || self.is_probing(asked.ip, message.sender_hardware)
+            || self.answers_probe(message)
             || self.asks(asked);
         if !solicited {
             return Err(Refused::Unsolicited);
@@ -377,10 +378,16 @@ impl Neighbors {
             .any(|scheme| self.questions.asks(asked.ip, Block::of(scheme, asked.protocol, asked.port)))
     }
 
-    /// Whether the binding is being asked by unicast.
-    fn is_probing(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> bool {
-        let binding = self.table.find(ip, hardware).and_then(|id| self.table.binding(id));
-        binding.is_some_and(|binding| matches!(binding.state, State::Probe { .. }))
+    fn bound(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> Option<&Binding> {
+        self.table.find(ip, hardware).and_then(|id| self.table.binding(id))
+    }
+
+    /// PE-ARP rule 34: whether an owner that is being asked by unicast claims the port that it is asked for. One
+    /// that was learned from plain ARP is asked by plain ARP.
+    fn answers_probe(&self, message: &Message) -> bool {
+        let binding = self.bound(message.sender.ip, message.sender_hardware);
+        let asked = binding.filter(|binding| binding.source != Source::Arp).and_then(Binding::asked);
+        asked.is_some_and(|asked| claims(&message.records, asked))
     }
 
     /// Learns what an owner said of itself.
@@ -426,18 +433,34 @@ impl Neighbors {
         }
         let seniority = earlier_binding.map(|binding| binding.seniority);
         let state = earlier_binding.map(|binding| binding.state.at(now));
-        let same = earlier_binding
-            .is_some_and(|binding| binding.source == heard.source && binding.holds_same(&records));
-        let challenged = earlier_binding.and_then(|binding| binding.challenged);
-        // An answer ends the dispute.
-        let disputed = earlier_binding.and_then(|binding| binding.disputed).filter(|_| !heard.confirmed);
+        // PE-ARP rule 20: what plain ARP taught is learned like the rest.
+        let same = earlier_binding.is_some_and(|binding| {
+            binding.source.rank() == heard.source.rank() && binding.holds_same(&records)
+        });
+        // PE-ARP rule 34: an answer to another question confirms nothing about the port that is being asked for, as
+        // long as that is still claimed.
+        let still = |point: &Point| records.iter().any(|held| held.record.contains(point.0, point.1));
+        let asked = earlier_binding.and_then(Binding::asked).filter(still);
+        let confirmed = heard.confirmed && asked.is_none_or(|point| claims(heard.records, point));
+        // PE-ARP rule 53: a dispute ends with an answer, or with the claim to the disputed port; with no other news.
+        let dispute = earlier_binding.and_then(|binding| binding.disputed);
+        let disputed = dispute.filter(still).filter(|_| !confirmed);
+        let challenged = match dispute {
+            Some(_) if confirmed => Some(now),
+            Some(_) if disputed.is_none() => None,
+            _ => earlier_binding.and_then(|binding| binding.challenged),
+        };
+        let gained: Vec<Held> = match earlier_binding {
+            Some(binding) if !same => records.iter().filter(|held| !binding.claims(held)).copied().collect(),
+            Some(_) | None => Vec::new(),
+        };
         // RFC 4861 §7.2.5: an unsolicited message that says nothing new leaves the state alone.
         let state = match state {
-            _ if heard.confirmed => self.reachable(now),
-            Some(state) if same => state,
+            _ if confirmed => self.reachable(now),
+            Some(state) if same || disputed.is_some() || heard.confirmed => state,
             _ => State::Stale,
         };
-        let seniority = self.seniority_among(heard, &records, seniority, now);
+        let seniority = self.seniority_among(heard, (&records, &gained), seniority, now);
         let binding = Binding {
             ip: heard.ip,
             hardware: heard.hardware,
@@ -453,11 +476,12 @@ impl Neighbors {
     }
 
     /// Which place a claim takes among the others to the same ports (PE-ARP rule 53): behind an incumbent that is
-    /// REACHABLE, which is asked whether it is still there; before one that is not.
+    /// REACHABLE, which is asked whether it is still there; before one that is not. To what it gained, the owner of
+    /// an earlier claim is a newcomer, too.
     fn seniority_among(
         &mut self,
         heard: &Heard<'_>,
-        records: &[Held],
+        (records, gained): (&[Held], &[Held]),
         earlier: Option<i64>,
         now: Instant,
     ) -> i64 {
@@ -466,31 +490,40 @@ impl Neighbors {
         let ahead: Vec<(BindingId, Point)> = self
             .table
             .of_address(heard.ip)
-            .filter(|(_, other)| other.hardware != heard.hardware && other.precedence() > claim)
-            .filter_map(|(id, other)| Some((id, other.meets(records)?)))
+            .filter(|(_, other)| other.hardware != heard.hardware)
+            .filter_map(|(id, other)| {
+                let precedes = other.precedence() > claim;
+                Some((id, other.meets(if precedes { records } else { gained })?))
+            })
             .collect();
         // The lowest place of those that the claim comes behind, and whether it goes before one of its rank.
         let (mut behind, mut before) = (None, false);
         for (id, point) in ahead {
             let Some(incumbent) = self.table.binding_mut(id) else { continue };
-            let conflict =
-                Event::Conflict { ip: heard.ip, incumbent: incumbent.hardware, newcomer: heard.hardware };
-            self.events.push_back(conflict);
+            // PE-ARP rule 51: an authority speaks for owners, not against them.
+            if heard.source != Source::Proxy {
+                let conflict =
+                    Event::Conflict { ip: heard.ip, incumbent: incumbent.hardware, newcomer: heard.hardware };
+                self.events.push_back(conflict);
+            }
             if incumbent.source.rank() > rank {
                 continue;
             }
             let seniority = incumbent.seniority;
             let stands = match incumbent.state.at(now) {
                 State::Reachable { .. } => {
-                    if incumbent.may_be_challenged(now) {
+                    if !incumbent.rests(now) {
+                        incumbent.challenged = Some(now);
                         incumbent.disputed = Some(point);
                         self.confirm(id, 0, now);
                     }
                     true
                 }
-                // Being asked about another claim already; asked for its own sake, it is not confirmed.
-                State::Probe { .. } => incumbent.disputed.is_some(),
-                State::Permanent | State::Stale | State::Delay { .. } => false,
+                // Being asked about another claim, or confirmed after one; asked for its own sake, it is not.
+                State::Stale | State::Delay { .. } | State::Probe { .. } => {
+                    incumbent.disputed.is_some() || incumbent.rests(now)
+                }
+                State::Permanent => false,
             };
             if stands {
                 behind = Some(behind.map_or(seniority, |lowest: i64| lowest.min(seniority)));
@@ -526,6 +559,10 @@ impl Neighbors {
             self.uninstall(id);
         }
     }
+}
+
+fn claims(records: &[Record], (protocol, port): Point) -> bool {
+    records.iter().any(|record| record.contains(protocol, port))
 }
 
 /// PE-ARP rule 2: COMPLETE replaces, else records add up; a lifetime of 0 takes a record away.

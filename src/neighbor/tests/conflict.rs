@@ -72,6 +72,49 @@ fn an_incumbent_that_answers_stays() {
     assert!(take_asked(&mut rig).contains(&(A, 0, Some(200))), "10 s are over");
 }
 
+/// Rule 53: the 10 s begin with the answer, and hold for a set that A changes meanwhile.
+#[test]
+fn the_rest_begins_with_the_answer() {
+    let mut rig = disputed();
+    rig.wait(millis(2500));
+    let question = question_to(&rig, 200);
+    rig.hear(&reply(A, &question, &[range(100, 299)])).unwrap();
+    rig.hear(&announce(A, SHARED, &[range(100, 298)])).unwrap();
+    assert_eq!(rig.state_of(A), Some("stale"));
+    take_asked(&mut rig);
+    rig.wait(secs(10) - millis(1));
+    rig.hear(&announce(B, SHARED, &[range(200, 399)])).unwrap();
+    assert_eq!((owners(&mut rig), take_asked(&mut rig)), ([Some(A), Some(A), Some(B)], vec![]));
+    rig.wait(millis(1));
+    rig.hear(&announce(B, SHARED, &[range(200, 399)])).unwrap();
+    assert_eq!(owners(&mut rig), [Some(A), Some(B), Some(B)]);
+}
+
+/// Rules 34, 53: an owner that gives the disputed part up keeps the rest: nobody answers for what it gave up.
+#[test]
+fn a_dispute_ends_with_the_claim_to_the_part() {
+    let parts = [range(100, 199), lasting(10, range(200, 299))];
+    let give_up: [fn(&mut Rig); 3] = [
+        |rig| rig.hear(&release(A, SHARED, &[range(200, 299)])).unwrap(),
+        |rig| rig.hear(&resolve(A, shared(SHARED), OTHER, 1, &[withdrawn(range(200, 299))])).unwrap(),
+        // Two and a half seconds after the first question the time of the part is over.
+        |rig| rig.wait(millis(2500)),
+    ];
+    for (case, give_up) in give_up.into_iter().enumerate() {
+        let mut rig = Rig::new(router());
+        rig.confirm(A, SHARED, &parts);
+        rig.wait(millis(7500));
+        rig.hear(&announce(B, SHARED, &[range(200, 399)])).unwrap();
+        assert_eq!(take_asked(&mut rig), [(A, 0, Some(200))]);
+        give_up(&mut rig);
+        assert_eq!(rig.state_of(A), Some("stale"), "case {case}");
+        rig.wait(secs(4));
+        assert_eq!(owners(&mut rig), [Some(A), Some(B), Some(B)], "case {case}");
+        rig.hear(&announce(C, SHARED, &[range(150, 160)])).unwrap();
+        assert_eq!(rig.owner(150), Some(C), "case {case}: no shield of an old dispute");
+    }
+}
+
 /// Rule 53: a dispute that is over does not shield the incumbent for ever.
 #[test]
 fn an_old_dispute_is_no_shield() {

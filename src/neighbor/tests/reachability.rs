@@ -75,6 +75,33 @@ fn an_answer_confirms() {
     assert!(take_probes(&mut rig).is_empty());
 }
 
+/// Rule 34: an owner that gives up just what it is asked for keeps the rest.
+#[test]
+fn a_probe_for_what_is_gone_ends() {
+    let mut rig = Rig::new(router());
+    rig.hear(&announce(A, SHARED, &[psid("0,4,1"), psid("0,4,2")])).unwrap();
+    probe(&mut rig, 9000);
+    rig.wait(millis(2500));
+    rig.hear(&release(A, SHARED, &[psid("0,4,1")])).unwrap();
+    assert_eq!(rig.state_of(A), Some("stale"));
+    rig.wait(secs(4));
+    assert_eq!(rig.owner(9000), Some(A));
+}
+
+/// Rules 20, 34: an answer to another question adds to the set, and confirms no port that it does not hold.
+#[test]
+fn another_answer_does_not_confirm() {
+    let mut rig = Rig::new(router());
+    rig.hear(&announce(A, SHARED, &[psid("0,4,1")])).unwrap();
+    probe(&mut rig, 5000);
+    let question = rig.ask(SHARED, 9000);
+    let part = but(reply(A, &question, &[psid("0,4,2")]), |message| message.complete = false);
+    assert_eq!(rig.hear(&part), Ok(()));
+    assert_eq!((rig.owner(9000), rig.state_of(A)), (Some(A), Some("probe")));
+    rig.wait(secs(3));
+    assert_eq!(rig.state_of(A), None);
+}
+
 /// Rule 20: hearing the same set again changes no state; another set makes it STALE.
 #[test]
 fn an_announcement_does_not_confirm() {
