@@ -119,7 +119,7 @@ fn enter(row: &Row) -> Rig {
 
 type Happen = fn(&mut Rig, &Row) -> Result<(), Refused>;
 
-const EVENTS: [(&str, Happen); 33] = [
+const EVENTS: [(&str, Happen); 34] = [
     ("packet", |rig, _| packet_for_port(rig)),
     // A's answer, with the same set, with one more PSID, or without the asked port.
     ("REPLY", |rig, row| rig.hear(&answer(A, row.asked, &set()))),
@@ -146,6 +146,11 @@ const EVENTS: [(&str, Happen); 33] = [
     ("ANNOUNCE by B", |rig, _| rig.hear(&announce(B, SHARED, &set()))),
     ("of 5000-9000", |rig, _| rig.hear(&announce(B, SHARED, &[range(5000, 9000)]))),
     ("of 8000-9000", |rig, _| rig.hear(&announce(B, SHARED, &[range(8000, 9000)]))),
+    // B has PSID 3 and then A's set, too.
+    ("B gains it", |rig, _| {
+        rig.hear(&announce(B, SHARED, &[psid("0,4,3")]))?;
+        rig.hear(&announce(B, SHARED, &[psid("0,4,3"), psid("0,4,1")]))
+    }),
     ("RESOLVE by B", |rig, _| rig.hear(&resolve(B, shared(SHARED), OTHER, 80, &set()))),
     ("RELEASE by B", |rig, _| rig.hear(&release(B, SHARED, &set()))),
     ("PROBE by B", |rig, _| rig.hear(&Message::probe(B, shared(SHARED).with_port(0, Some(4096)), &set()))),
@@ -251,18 +256,18 @@ const TABLES: [&str; 8] = [
   PERM      | PERM b:STA C       | PERM b:STA C       | PERM b:STA C           | PERM b:STA C       | -
 ",
     "
-            | RESOLVE      | RELEASE      | NAK by P      | REPLY by P
-  NONE      | STA          | -            | !Unsolicited  | !Unsolicited
-  INC       | DEL >A       | -            | GAP >NoOwner  | NONE P:REA >P
-  FAIL      | STA          | -            | !Unsolicited  | !Unsolicited
-  FORG      | STA          | -            | !Unsolicited  | !Unsolicited
-  GAP       | STA          | -            | !Unsolicited  | !Unsolicited
-  REA       | -            | NONE         | !Unsolicited  | !Unsolicited
-  STA       | -            | NONE         | !Unsolicited  | !Unsolicited
-  DEL       | -            | NONE         | !Unsolicited  | !Unsolicited
-  PRO       | -            | NONE         | !Unsolicited  | !Unsolicited
-  DIS b:STA | -            | NONE B:STA   | !Unsolicited  | !Unsolicited
-  PERM      | -            | -            | !Unsolicited  | !Unsolicited
+            | RESOLVE      | RELEASE      | NAK by P      | REPLY by P     | B gains it
+  NONE      | STA          | -            | !Unsolicited  | !Unsolicited   | NONE B:STA
+  INC       | DEL >A       | -            | GAP >NoOwner  | NONE P:REA >P  | NONE B:DEL >B
+  FAIL      | STA          | -            | !Unsolicited  | !Unsolicited   | NONE B:STA
+  FORG      | STA          | -            | !Unsolicited  | !Unsolicited   | NONE B:STA
+  GAP       | STA          | -            | !Unsolicited  | !Unsolicited   | NONE B:STA
+  REA       | -            | NONE         | !Unsolicited  | !Unsolicited   | DIS b:STA ?A C
+  STA       | -            | NONE         | !Unsolicited  | !Unsolicited   | STA B:STA C
+  DEL       | -            | NONE         | !Unsolicited  | !Unsolicited   | DEL B:STA C
+  PRO       | -            | NONE         | !Unsolicited  | !Unsolicited   | PRO B:STA C
+  DIS b:STA | -            | NONE B:STA   | !Unsolicited  | !Unsolicited   | C
+  PERM      | -            | -            | !Unsolicited  | !Unsolicited   | PERM b:STA C
 ",
     "
             | all: REPLY   | all: by B          | all: by P

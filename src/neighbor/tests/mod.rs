@@ -5,6 +5,7 @@ mod conflict;
 mod learning;
 mod lease;
 mod link;
+mod matrix;
 mod plain;
 mod questions;
 mod reachability;
