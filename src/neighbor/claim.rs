@@ -161,9 +161,9 @@ impl OwnClaim {
             && self.set.records.iter().any(|record| record.contains(protocol, port))
     }
 
-    /// A port that the own set and another claim to the own address have in common.
+    /// A port that another claim to the own address and the own set have in common, while that is in use or probed.
     pub(super) fn disputed(&self, ip: Ipv4Addr, records: &[Record]) -> Option<u16> {
-        if self.set.ip != ip {
+        if self.set.ip != ip || !(self.phase.holds() || self.phase.probing()) {
             return None;
         }
         self.set.records.iter().find_map(|own| records.iter().find_map(|other| meet(own, other)))
@@ -174,6 +174,8 @@ impl OwnClaim {
         let wait = if self.set.authoritative { 0 } else { rng.random_range(0..=PROBE_WAIT.total_micros()) };
         self.phase = ClaimPhase::Probing { sent: 0 };
         self.deadline = Some(now + Duration::from_micros(wait));
+        // It answers nobody while it probes.
+        self.solicitors.clear();
     }
 
     /// In use without a probe: a router's own address.
@@ -182,13 +184,15 @@ impl OwnClaim {
         self.deadline = None;
     }
 
-    /// Gives the set up because another host uses it; a given set is probed again later (PE-ARP rule 57).
-    pub(super) fn lose(&mut self, rng: &mut impl Rng, now: Instant) {
+    /// Gives the set up because another host uses it; a given set is probed again later (PE-ARP rule 57). The
+    /// RELEASE to broadcast where it was in use (PE-ARP rule 58).
+    pub(super) fn lose(&mut self, rng: &mut impl Rng, now: Instant) -> Option<Message> {
+        let release = self.release();
         self.phase = ClaimPhase::Lost;
         // At random: two hosts that lost to each other would meet again.
         let spread = Duration::from_micros(rng.random_range(0..=SOLICIT_JITTER_MICROS));
         self.deadline = self.set.authoritative.then(|| now + RATE_LIMIT_INTERVAL + spread);
-        self.solicitors.clear();
+        release
     }
 
     /// The lease lasts until `until` from now on: a set in use is announced with its new lifetime, one that had

@@ -126,15 +126,12 @@ impl Neighbors {
         target: Ipv4Addr,
         now: Instant,
     ) -> Result<(), Refused> {
-        // PE-ARP rule 3: a shared address is answered for by the edge router only, never by a sharing host.
-        let own = target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
-        let proxied = self.config.proxy && self.table.scheme(target).is_some();
-        let answer = own || proxied;
         let mut result = Ok(());
-        if !sender.is_unspecified() && (answer || self.knows_plain(sender, hardware)) {
+        if !sender.is_unspecified() && (self.answers_plain(target) || self.concerns_plain(sender)) {
             result = self.learn_plain(sender, hardware, false, now);
         }
-        if answer {
+        // Not before: the own address may be lost to the sender.
+        if self.answers_plain(target) {
             let message = ArpRepr::EthernetIpv4 {
                 operation: ArpOperation::Reply,
                 source_hardware_addr: self.config.hardware,
@@ -145,6 +142,12 @@ impl Neighbors {
             self.outputs.push_back(Output::Arp { destination: hardware, message });
         }
         result
+    }
+
+    /// PE-ARP rule 3: a shared address is answered for by the edge router only, never by a sharing host.
+    fn answers_plain(&self, target: Ipv4Addr) -> bool {
+        let own = target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
+        own || (self.config.proxy && self.table.scheme(target).is_some())
     }
 
     /// PE-ARP rule 27: an answer to an own question confirms; another reply updates what is known, or tells its
@@ -162,18 +165,17 @@ impl Neighbors {
         let told = to_us && target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
         if to_us && asked {
             self.learn_plain(sender, hardware, true, now)
-        } else if told || self.knows_plain(sender, hardware) {
+        } else if told || self.concerns_plain(sender) {
             self.learn_plain(sender, hardware, false, now)
         } else {
             Err(Refused::Unsolicited)
         }
     }
 
-    /// RFC 826: whether a plain message updates something, rather than being news.
-    fn knows_plain(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> bool {
-        self.table
-            .of_address(ip)
-            .any(|(_, binding)| binding.source == Source::Arp || binding.hardware == hardware)
+    /// Whether a plain message is taken in whoever it is for: it updates what is known (RFC 826), or claims the own
+    /// address (RFC 5227 §2.1.1, §2.4).
+    fn concerns_plain(&self, sender: Ipv4Addr) -> bool {
+        self.own.disputed(sender, &WHOLE).is_some() || self.table.of_address(sender).next().is_some()
     }
 
     fn learn_plain(
@@ -305,7 +307,7 @@ impl Neighbors {
         let Some(port) = self.own.disputed(message.target.ip, &message.records) else { return Ok(()) };
         if let Some(objection) = self.own.object(prober, port, now) {
             self.unicast(prober, objection);
-        } else if self.own.phase.probing() {
+        } else {
             // RFC 5227 §2.1.1: another host probes for the same at the same time.
             self.lose_own(prober, port, now);
         }
@@ -327,7 +329,9 @@ impl Neighbors {
     }
 
     fn lose_own(&mut self, hardware: EthernetAddress, port: u16, now: Instant) {
-        self.own.lose(&mut self.rng, now);
+        if let Some(message) = self.own.lose(&mut self.rng, now) {
+            self.broadcast(message);
+        }
         self.events.push_back(Event::OwnConflict { hardware, port, lost: true });
     }
 
@@ -395,10 +399,8 @@ impl Neighbors {
         if !self.config.prefix.contains_addr(&heard.ip) || !is_host(heard.ip) {
             return Err(Refused::OffLink);
         }
-        if let Some(port) = self.own.disputed(heard.ip, heard.records)
-            && (self.own.phase.holds() || self.own.phase.probing())
-        {
-            return self.on_own_claimed(heard.hardware, port, now);
+        if let Some(port) = self.own.disputed(heard.ip, heard.records) {
+            return self.on_own_claimed(heard, port, now);
         }
         // PE-ARP rule 26.
         if heard.shared && self.learned_shared.insert(heard.ip, now).is_none() {
@@ -538,14 +540,31 @@ impl Neighbors {
         }
     }
 
-    fn on_own_claimed(&mut self, hardware: EthernetAddress, port: u16, now: Instant) -> Result<(), Refused> {
+    fn on_own_claimed(&mut self, heard: &Heard<'_>, port: u16, now: Instant) -> Result<(), Refused> {
+        let hardware = heard.hardware;
         if !self.own.phase.holds() || self.own.must_yield(now) {
             self.lose_own(hardware, port, now);
         } else if let Some(message) = self.own.defend(now) {
             self.broadcast(message);
+            if heard.source == Source::Arp {
+                // Who speaks plain ARP only would not hear it.
+                self.announce_plain();
+            }
             self.events.push_back(Event::OwnConflict { hardware, port, lost: false });
         }
         Err(Refused::Conflict)
+    }
+
+    /// An ARP Announcement (RFC 5227 §2.3): of a whole address, as no other is defended against plain ARP.
+    fn announce_plain(&mut self) {
+        let message = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: self.config.hardware,
+            source_protocol_addr: self.own.set.ip,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: self.own.set.ip,
+        };
+        self.outputs.push_back(Output::Arp { destination: EthernetAddress::BROADCAST, message });
     }
 
     fn drop_plain_bindings(&mut self, ip: Ipv4Addr) {

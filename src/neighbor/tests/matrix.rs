@@ -20,7 +20,7 @@
 //!   B:STA  b:STA  B has a binding, and the port belongs to B; does not belong to B. P likewise
 //!   ?  ?A  ?A5000 RESOLVE by broadcast; to A, for the first port of its set; to A, for another port
 //!   >A  >NoOwner  the packet leaves for A; is given up, and why
-//!   C             A and B are reported to claim the same ports
+//!   C  C:BA       B is reported to claim ports of A; A to claim ports of B
 //! ```
 
 use super::*;
@@ -308,11 +308,11 @@ const TABLES: [&str; 8] = [
 ];
 
 /// Three letters for a state of [`Entry`].
-fn short(state: &str) -> String {
+pub(super) fn short(state: &str) -> String {
     state.chars().take(if state == "permanent" { 4 } else { 3 }).collect::<String>().to_uppercase()
 }
 
-fn letter(host: EthernetAddress) -> &'static str {
+pub(super) fn letter(host: EthernetAddress) -> &'static str {
     match host {
         A => "A",
         B => "B",
@@ -382,13 +382,13 @@ fn block(rig: &mut Rig, entries: &[Entry]) -> String {
     name.to_owned()
 }
 
-/// What was sent and told, in the notation of the tables.
-pub(super) fn effects(rig: &mut Rig, asked_first: u16) -> Vec<String> {
+/// What was sent and told, in the notation of the tables, where packets are for `port`, and A is asked for `first`.
+pub(super) fn effects(rig: &mut Rig, port: u16, first: u16) -> Vec<String> {
     let mut effects = Vec::new();
     for (_, output) in rig.take_sent() {
         effects.push(match output {
             Output::Pe { destination, message } if message.kind() == Kind::Resolve => {
-                let usual = if destination.is_broadcast() { PORT } else { asked_first };
+                let usual = if destination.is_broadcast() { port } else { first };
                 let port = message.target.port.filter(|port| *port != usual);
                 format!("?{}{}", letter(destination), port.map_or(String::new(), |port| port.to_string()))
             }
@@ -402,10 +402,15 @@ pub(super) fn effects(rig: &mut Rig, asked_first: u16) -> Vec<String> {
     }
     for event in core::mem::take(&mut rig.events) {
         effects.push(match event {
+            Event::Ready => "Ready".to_owned(),
+            Event::OwnConflict { lost: false, .. } => "disputed".to_owned(),
+            Event::OwnConflict { lost: true, .. } => "lost".to_owned(),
             Event::Resolved { hardware, .. } => format!(">{}", letter(hardware)),
             Event::Undeliverable { reason, .. } => format!(">{reason:?}"),
             Event::Conflict { incumbent: A, newcomer: B, .. } => "C".to_owned(),
-            other => format!("{other:?}"),
+            Event::Conflict { incumbent, newcomer, .. } => {
+                format!("C:{}{}", letter(incumbent), letter(newcomer))
+            }
         });
     }
     effects
@@ -477,7 +482,7 @@ fn every_event_in_every_state() {
         let row = &ROWS[row];
         let mut rig = enter(row);
         let result = EVENTS[event].1(&mut rig, row);
-        let effects = effects(&mut rig, 4096);
+        let effects = effects(&mut rig, PORT, 4096);
         cell(row.name, &describe(rig), effects, result)
     });
 }

@@ -6,6 +6,8 @@ mod learning;
 mod lease;
 mod link;
 mod matrix;
+
+mod matrix_plain;
 mod plain;
 mod questions;
 mod reachability;
