@@ -7,6 +7,7 @@ mod lease;
 mod link;
 mod matrix;
 
+mod matrix_claim;
 mod matrix_plain;
 mod plain;
 mod questions;
