@@ -155,13 +155,13 @@ impl Binding {
 
     /// Whether it holds just these records; how long is another matter.
     pub(super) fn holds_same(&self, records: &[Held]) -> bool {
-        self.records.len() == records.len() && records.iter().all(|new| self.claims(new))
+        records.iter().all(|new| self.claims(new))
+            && self.records.iter().all(|old| records.iter().any(|new| same_claim(old, new)))
     }
 
     /// Whether it holds just this record; how long is another matter.
     pub(super) fn claims(&self, new: &Held) -> bool {
-        let key = |held: &Held| (held.record.claim, held.record.scope);
-        self.records.iter().any(|old| key(old) == key(new))
+        self.records.iter().any(|old| same_claim(old, new))
     }
 
     /// Whether claims of others are ignored, as it was asked about one or answered that lately (PE-ARP rule 53).
@@ -205,6 +205,10 @@ impl Binding {
     }
 }
 
+fn same_claim(one: &Held, two: &Held) -> bool {
+    (one.record.claim, one.record.scope) == (two.record.claim, two.record.scope)
+}
+
 fn point_of(record: &Record) -> Point {
     match record.claim {
         Claim::Range(range) => (record.scope, Some(range.first())),
@@ -214,7 +218,7 @@ fn point_of(record: &Record) -> Point {
     }
 }
 
-/// Whether all that `held` owns is named by `named`. Of a part of it that no record can name, false.
+/// Whether all that `held` owns is named by `named`.
 pub(super) fn names(named: &Record, held: &Record) -> bool {
     use Claim::{Full, Portless, Psid as P, Range as R};
     let in_scope = named.scope == 0 || named.scope == held.scope;
@@ -222,28 +226,11 @@ pub(super) fn names(named: &Record, held: &Record) -> bool {
         (Full, _) => true,
         (Portless(a), Portless(b)) => a == b,
         (Portless(_), _) | (_, Full | Portless(_)) => false,
-        (a, b) if a == b => in_scope,
-        (R(_) | P(_), R(_) | P(_)) => {
-            let (outer, (first, last)) = (span(named.claim), ends(held.claim));
-            in_scope && outer.is_some_and(|outer| outer.contains(first) && outer.contains(last))
-        }
-    }
-}
-
-/// The ports of a claim that is one range.
-fn span(claim: Claim) -> Option<PortRange> {
-    match claim {
-        Claim::Range(range) => Some(range),
-        Claim::Psid(psid) if psid.scheme().offset() == 0 => psid.ranges().next(),
-        Claim::Psid(_) | Claim::Full | Claim::Portless(_) => None,
-    }
-}
-
-fn ends(claim: Claim) -> (u16, u16) {
-    match claim {
-        Claim::Range(range) => (range.first(), range.last()),
-        Claim::Psid(psid) => (psid.first(), psid.ranges().next_back().map_or(u16::MAX, |range| range.last())),
-        Claim::Full | Claim::Portless(_) => (0, u16::MAX),
+        _ if !in_scope => false,
+        (R(named), R(held)) => named.contains(held.first()) && named.contains(held.last()),
+        (R(named), P(held)) => named.contains(held.first()) && named.contains(held.last()),
+        (P(named), R(held)) => named.contains_range(held),
+        (P(named), P(held)) => named.contains_set(held),
     }
 }
 

@@ -532,23 +532,28 @@ impl Neighbors {
         }
     }
 
-    /// Puts a binding in place of an earlier one of the same address and hardware.
+    /// Learns a binding, in place of an earlier one of the same address and hardware: ends negatives, and packets that
+    /// waited for it leave.
     pub(super) fn install(&mut self, binding: Binding, now: Instant) -> Result<(), Refused> {
         let ip = binding.ip;
-        let earlier = self.table.find(ip, binding.hardware);
+        let records: Vec<_> = binding.records.iter().map(|held| held.record).collect();
+        self.replace(binding)?;
+        self.questions.end_negatives(ip, &records);
+        self.release_waiting(ip, now);
+        Ok(())
+    }
+
+    /// Puts a binding in place of an earlier one of the same address and hardware.
+    fn replace(&mut self, binding: Binding) -> Result<(), Refused> {
+        let earlier = self.table.find(binding.ip, binding.hardware);
         let timer = earlier.and_then(|id| Some((self.table.binding(id)?.deadline()?, id)));
         let id = self.table.insert(binding).map_err(|_| Refused::TableFull)?;
-        if let Some(binding) = self.table.binding(id) {
-            let records: Vec<_> = binding.records.iter().map(|held| held.record).collect();
-            self.questions.end_negatives(ip, &records);
-        }
         if let Some(timer) = timer {
             self.timers.remove(&timer);
         }
         if let Some(at) = self.table.binding(id).and_then(Binding::deadline) {
             self.timers.insert((at, id));
         }
-        self.release_waiting(ip, now);
         Ok(())
     }
 
@@ -560,7 +565,7 @@ impl Neighbors {
     }
 
     /// Takes records out of a binding, and the binding with the last of them.
-    pub(super) fn keep_records(&mut self, id: BindingId, keep: impl FnMut(&Held) -> bool, now: Instant) {
+    pub(super) fn keep_records(&mut self, id: BindingId, keep: impl FnMut(&Held) -> bool) {
         let Some(binding) = self.table.binding(id) else { return };
         let mut rest = binding.clone();
         rest.records.retain(keep);
@@ -572,7 +577,7 @@ impl Neighbors {
             rest.state = State::Stale;
             (rest.disputed, rest.challenged) = (None, None);
         }
-        if rest.records.is_empty() || self.install(rest, now).is_err() {
+        if rest.records.is_empty() || self.replace(rest).is_err() {
             self.uninstall(id);
         }
     }
@@ -632,7 +637,7 @@ impl Neighbors {
         let Some(binding) = self.table.binding(id) else { return };
         let ended = |held: &Held| held.until.is_some_and(|end| end <= now);
         if binding.records.iter().any(ended) {
-            self.keep_records(id, |held| !ended(held), now);
+            self.keep_records(id, |held| !ended(held));
             return;
         }
         match binding.state {

@@ -65,7 +65,7 @@ impl Neighbors {
             Kind::Announce => self.on_announce(message, now),
             Kind::Probe => self.on_probe(message, now),
             Kind::Conflict => self.on_conflict(message, now),
-            Kind::Release => self.on_release(message, now),
+            Kind::Release => self.on_release(message),
             Kind::Nak => self.on_nak(message, now),
         };
         self.drive(now);
@@ -336,12 +336,12 @@ impl Neighbors {
     }
 
     /// PE-ARP rule 25.
-    fn on_release(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+    fn on_release(&mut self, message: &Message) -> Result<(), Refused> {
         let (ip, hardware) = (message.sender.ip, message.sender_hardware);
         let Some(id) = self.table.find(ip, hardware) else { return Ok(()) };
         if self.table.binding(id).is_some_and(|binding| !binding.source.is_given()) {
             let named = |held: &Held| message.records.iter().any(|record| names(record, &held.record));
-            self.keep_records(id, |held| !named(held), now);
+            self.keep_records(id, |held| !named(held));
         }
         Ok(())
     }

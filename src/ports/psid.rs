@@ -173,6 +173,26 @@ impl Psid {
         (index + 1 < 1 << self.scheme.offset).then(|| self.range_at(index + 1).first())
     }
 
+    /// The highest member.
+    pub fn last(self) -> u16 {
+        self.range_at((1 << self.scheme.offset) - 1).last()
+    }
+
+    /// Whether every port of the range is a member.
+    pub const fn contains_range(self, range: PortRange) -> bool {
+        // Without a PSID the ranges of the set are one, up to the last port. Otherwise there are others between them.
+        let rest = ((1u32 << self.scheme.rest()) - 1) as u16;
+        self.contains(range.first()) && (self.scheme.length == 0 || range.last() <= range.first() | rest)
+    }
+
+    /// Whether every port of the other set is a member.
+    pub fn contains_set(self, other: Self) -> bool {
+        let (mask, bits) = self.fixed();
+        let (other_mask, other_bits) = other.fixed();
+        // What this set fixes, the other one fixes, too; and where the lowest of its ports has an A, all have.
+        mask & !other_mask == 0 && other_bits & mask == bits && self.scheme.covers(other.first())
+    }
+
     /// Whether the two sets share a port.
     ///
     /// Both sets fix some bits of a port and leave the others free. They meet if and only if the bits that both
@@ -186,8 +206,10 @@ impl Psid {
 
     const fn fixed(self) -> (u16, u16) {
         let rest = self.scheme.rest();
+        // An A of one bit is 1.
+        let offset = if self.scheme.offset == 1 { 1 << 15 } else { 0 };
         let mask = ((self.scheme.sets() - 1) << rest) as u16;
-        (mask, ((self.value as u32) << rest) as u16)
+        (offset | mask, offset | ((self.value as u32) << rest) as u16)
     }
 
     /// Whether the set and the range share a port.
@@ -347,6 +369,26 @@ mod tests {
             prop_assert_eq!(one.intersects(two), meet);
             let range = PortRange::new(a.min(b), a.max(b)).unwrap();
             prop_assert_eq!(one.intersects_range(range), range.ports().any(|port| one.contains(port)));
+        }
+
+        #[test]
+        fn containment_matches_a_search(one in any_psid(), two in any_psid(), a: u16, b: u16) {
+            let members = |set: Psid| (0..=u16::MAX).filter(move |port| set.contains(*port));
+            prop_assert_eq!(members(one).next_back(), Some(one.last()));
+            // Two sets are rarely within each other; with one that has lost the low bits they often are.
+            let length = two.scheme.length.min((a % 17) as u8);
+            let wider = Psid {
+                scheme: Scheme { length, ..two.scheme },
+                value: (u32::from(two.value) >> (two.scheme.length - length)) as u16,
+            };
+            for outer in [one, wider] {
+                prop_assert_eq!(outer.contains_set(two), members(two).all(|port| outer.contains(port)));
+            }
+            let near = one.first_from(a).unwrap_or(a);
+            for range in [PortRange::new(a.min(b), a.max(b)), PortRange::new(near, near.saturating_add(b % 64))] {
+                let range = range.unwrap();
+                prop_assert_eq!(one.contains_range(range), range.ports().all(|port| one.contains(port)));
+            }
         }
 
         #[test]
