@@ -11,6 +11,7 @@ mod matrix_claim;
 mod matrix_plain;
 mod plain;
 mod questions;
+mod random;
 mod reachability;
 mod table;
 

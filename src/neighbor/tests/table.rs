@@ -77,7 +77,7 @@ impl Model {
     }
 }
 
-fn random_record(rng: &mut ChaCha8Rng, usual: Scheme) -> Record {
+pub(super) fn random_record(rng: &mut ChaCha8Rng, usual: Scheme) -> Record {
     let claim = match rng.random_range(0..20) {
         0 => Claim::Full,
         1..3 => Claim::Portless(if rng.random() { GRE } else { 50 }),
