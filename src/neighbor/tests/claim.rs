@@ -100,17 +100,6 @@ fn a_conflict_loses_the_set() {
     assert!(rig.engine.own_phase().holds());
 }
 
-/// Rule 57: a set that nobody gave is left to the caller.
-#[test]
-fn a_lost_set_of_nobody_is_not_tried_again() {
-    let mut rig = unclaimed(false, 1);
-    rig.claim_own();
-    rig.wait(secs(2));
-    rig.hear(&conflict(B)).unwrap();
-    assert!(rig.engine.poll_timeout().is_none());
-    assert_eq!(rig.engine.own_phase(), ClaimPhase::Lost);
-}
-
 /// Rules 14, 20, 51: a CONFLICT counts to the prober, about its set, while it probes.
 #[test]
 fn other_conflicts_are_dropped() {
@@ -135,15 +124,6 @@ fn two_probers_conflict() {
     assert_eq!(rig.hear(&probe_of(B, range(8000, 9000))), Ok(()));
     assert_eq!(own_conflicts(&mut rig), [(B, 8000, true)]);
     assert!(rig.take_pe(Kind::Conflict).is_empty());
-}
-
-/// RFC 5227 §2.1.1: so does a claim that is heard while probing.
-#[test]
-fn an_announcement_loses_a_probed_set() {
-    let mut rig = unclaimed(true, 1);
-    rig.claim_own();
-    assert_eq!(rig.hear(&announce(B, SHARED, &[psid("0,4,1")])), Err(Refused::Conflict));
-    assert_eq!(own_conflicts(&mut rig), [(B, 4096, true)]);
 }
 
 /// Rule 54: the owner objects to a PROBE for a part of its set, at once, by unicast, with its whole set.
@@ -235,24 +215,6 @@ fn a_whole_host_answers_for_all() {
         let answers = rig.take_pe(Kind::Reply);
         assert_eq!((answers.len(), &answers[0].2.records[..]), (1, &[full()][..]));
     }
-}
-
-/// Rule 56: it answers nothing while it probes, and not after it gave the set back.
-#[test]
-fn an_unused_set_is_not_answered_for() {
-    let mut rig = unclaimed(true, 1);
-    let question = resolve(B, PeAddress::new(ROUTER), SHARED, 5000, &[]);
-    let answers = |rig: &mut Rig| {
-        rig.hear(&question).unwrap();
-        rig.take_pe(Kind::Reply).len()
-    };
-    assert_eq!(answers(&mut rig), 0);
-    rig.claim_own();
-    assert_eq!(answers(&mut rig), 0);
-    rig.wait(millis(200));
-    assert_eq!(answers(&mut rig), 1);
-    rig.engine.release_own();
-    assert_eq!(answers(&mut rig), 0);
 }
 
 /// Rule 58: RELEASE is broadcast once, of a set that was in use.

@@ -123,18 +123,6 @@ fn a_question_tells_of_its_asker() {
     assert_eq!((host.state_of(A), host.owner(5000)), (Some("stale"), Some(A)));
 }
 
-/// Rule 20: who only asks, or probes, is not learned.
-#[test]
-fn questions_without_records_and_probes_bind_nothing() {
-    let mut rig = Rig::new(router());
-    assert_eq!(rig.hear(&resolve(A, shared(SHARED), ROUTER, 80, &[])), Ok(()));
-    assert_eq!(
-        rig.hear(&Message::probe(A, shared(SHARED).with_port(0, Some(4096)), &[psid("0,4,1")])),
-        Ok(())
-    );
-    assert!(rig.engine.entries(rig.now).is_empty());
-}
-
 /// Rule 2, 23: COMPLETE replaces what {IP, MAC} had, and only that; without it a message adds.
 #[test]
 fn complete_replaces_and_else_records_add_up() {
@@ -148,16 +136,6 @@ fn complete_replaces_and_else_records_add_up() {
     assert_eq!(held(&mut rig), [None, Some(A), Some(B)]);
     rig.hear(&announce(A, SHARED, &[])).unwrap();
     assert_eq!(held(&mut rig), [None, None, Some(B)], "complete, and nothing in it");
-}
-
-/// Rule 23: what is configured stays.
-#[test]
-fn complete_does_not_touch_a_static_binding() {
-    let mut rig = Rig::new(router());
-    rig.engine.insert_static(SHARED, A, &[range(10, 19)], rig.now).unwrap();
-    rig.hear(&announce(A, SHARED, &[])).unwrap();
-    rig.hear(&release(A, SHARED, &[full()])).unwrap();
-    assert_eq!(rig.owner(10), Some(A));
 }
 
 /// Rule 24: lifetime 0 withdraws what the record names.

@@ -59,22 +59,6 @@ fn a_silent_owner_is_removed() {
     assert!(rig.engine.poll_timeout().is_none());
 }
 
-/// Rule 34: the answer of the owner confirms; another host's, or one without the asked port, does not.
-#[test]
-fn an_answer_confirms() {
-    let mut rig = Rig::new(router());
-    rig.hear(&announce(A, SHARED, &[psid("0,4,1")])).unwrap();
-    probe(&mut rig, 5000);
-    let question = rig.take_pe(Kind::Resolve).remove(0).2;
-    assert_eq!(rig.hear(&reply(B, &question, &[psid("0,4,1")])), Err(Refused::Unsolicited));
-    assert_eq!(rig.hear(&reply(A, &question, &[psid("0,4,2")])), Err(Refused::WithoutAsked));
-    assert_eq!(rig.state_of(A), Some("probe"));
-    assert_eq!(rig.hear(&reply(A, &question, &[psid("0,4,1")])), Ok(()));
-    assert_eq!(rig.state_of(A), Some("reachable"));
-    rig.wait(secs(10));
-    assert!(take_probes(&mut rig).is_empty());
-}
-
 /// Rule 34: an owner that gives up just what it is asked for keeps the rest.
 #[test]
 fn a_probe_for_what_is_gone_ends() {
