@@ -15,8 +15,8 @@ use super::claim::{ClaimPhase, OwnClaim, OwnSet, Step};
 use super::questions::{Due, Questions, Waiting};
 use super::table::{BindingId, Table};
 use super::{
-    DELAY_FIRST_PROBE_TIME, MAX_SCHEME_WITNESSES, MAX_UNICAST_SOLICIT, REACHABLE_TIME, RETRANS_TIMER,
-    SHARED_TIME, SOLICIT_INTERVAL, SOLICIT_WINDOW,
+    CONFLICTS_TOLD_PER_SECOND, DELAY_FIRST_PROBE_TIME, MAX_SCHEME_WITNESSES, MAX_UNICAST_SOLICIT,
+    REACHABLE_TIME, RETRANS_TIMER, SHARED_TIME, SOLICIT_INTERVAL, SOLICIT_WINDOW, TokenBucket,
 };
 use crate::ports::Scheme;
 use crate::wire::Frame;
@@ -105,7 +105,7 @@ pub enum Event {
         /// Why.
         reason: Refused,
     },
-    /// Two hosts claim the same ports of an address.
+    /// Two hosts claim the same ports of an address. Told at a limited rate.
     Conflict {
         /// The address.
         ip: Ipv4Addr,
@@ -228,6 +228,8 @@ pub struct Neighbors {
     pub(super) rng: ChaCha8Rng,
     pub(super) outputs: VecDeque<Output>,
     pub(super) events: VecDeque<Event>,
+    /// Limits [`Event::Conflict`].
+    pub(super) conflicts: TokenBucket,
     top_seniority: i64,
 }
 
@@ -249,6 +251,7 @@ impl Neighbors {
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
             events: VecDeque::new(),
+            conflicts: TokenBucket::new(CONFLICTS_TOLD_PER_SECOND, CONFLICTS_TOLD_PER_SECOND, now),
             top_seniority: 0,
         }
     }

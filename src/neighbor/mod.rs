@@ -92,6 +92,8 @@ pub const ANNOUNCE_NUM: u8 = 2;
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two defences of a set (RFC 5227 §1.1 DEFEND_INTERVAL).
 pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// Conflicts of others that are told per second, and at once (PE-ARP rule 52): a flood of claims is no flood of logs.
+pub const CONFLICTS_TOLD_PER_SECOND: u32 = 10;
 /// Before a given set that was in use by another host is probed again (RFC 5227 §1.1 RATE_LIMIT_INTERVAL).
 pub const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a NAK without a lifetime holds.

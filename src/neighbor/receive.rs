@@ -492,7 +492,7 @@ impl Neighbors {
         let ahead: Vec<(BindingId, Point)> = self
             .table
             .of_address(heard.ip)
-            .filter(|(_, other)| other.hardware != heard.hardware)
+            .filter(|(_, other)| other.hardware != heard.hardware && other.source.rank() >= rank)
             .filter_map(|(id, other)| {
                 let precedes = other.precedence() > claim;
                 Some((id, other.meets(if precedes { records } else { gained })?))
@@ -503,7 +503,7 @@ impl Neighbors {
         for (id, point) in ahead {
             let Some(incumbent) = self.table.binding_mut(id) else { continue };
             // PE-ARP rule 51: an authority speaks for owners, not against them.
-            if heard.source != Source::Proxy {
+            if heard.source != Source::Proxy && self.conflicts.take(now) {
                 let conflict =
                     Event::Conflict { ip: heard.ip, incumbent: incumbent.hardware, newcomer: heard.hardware };
                 self.events.push_back(conflict);

@@ -182,6 +182,20 @@ fn a_static_binding_wins() {
     assert_eq!(owners(&mut rig), [Some(A), Some(A), Some(B)]);
 }
 
+/// Rule 52: a flood of claims is told of at a limited rate.
+#[test]
+fn conflicts_are_told_at_a_limited_rate() {
+    let mut rig = Rig::new(router());
+    rig.engine.insert_static(SHARED, A, vec![range(100, 299)], rig.now).unwrap();
+    for _ in 0..500 {
+        rig.hear(&announce(B, SHARED, &[range(200, 399)])).unwrap();
+    }
+    assert_eq!(count_conflicts(&mut rig), CONFLICTS_TOLD_PER_SECOND as usize);
+    rig.wait(secs(1));
+    rig.hear(&announce(B, SHARED, &[range(200, 399)])).unwrap();
+    assert_eq!(count_conflicts(&mut rig), 1);
+}
+
 /// Rule 31: of static bindings, a single port precedes the set around it, in whichever order they came.
 #[test]
 fn a_single_static_port_precedes_its_set() {

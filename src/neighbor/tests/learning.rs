@@ -285,6 +285,12 @@ fn an_authority_answers_for_others() {
     assert_eq!(rig.hear(&vouch(AUTHORITY)), Ok(()));
     assert_eq!(rig.owner(9000), Some(AUTHORITY));
     assert_eq!(rig.engine.entries(rig.now)[0].source, "proxy");
-    assert_eq!(rig.hear(&announce(B, SHARED, &[psid("0,4,2")])), Ok(()));
+    // Whether the owner is new or gains it: the authority is not asked.
+    for own in [&[psid("0,4,3")][..], &[psid("0,4,3"), psid("0,4,2")]] {
+        rig.take_ends();
+        rig.take_sent();
+        assert_eq!(rig.hear(&announce(B, SHARED, own)), Ok(()));
+        assert!(rig.events.is_empty() && rig.take_sent().is_empty());
+    }
     assert_eq!(rig.owner(9000), Some(B));
 }
