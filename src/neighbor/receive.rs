@@ -28,6 +28,47 @@ struct Heard<'a> {
     confirmed: bool,
 }
 
+/// How an owner stands after what was heard of it.
+struct Standing {
+    confirmed: bool,
+    /// The state that it keeps, unless it was confirmed.
+    keeps: Option<State>,
+    disputed: Option<Point>,
+    challenged: Option<Instant>,
+    /// What it did not claim before.
+    gained: Vec<Held>,
+}
+
+impl Standing {
+    /// `records`: what it holds from now on.
+    fn new(earlier: Option<&Binding>, heard: &Heard<'_>, records: &[Held], now: Instant) -> Self {
+        let Some(earlier) = earlier else {
+            let confirmed = heard.confirmed;
+            return Self { confirmed, keeps: None, disputed: None, challenged: None, gained: Vec::new() };
+        };
+        // PE-ARP rule 20: what plain ARP taught is learned like the rest.
+        let same = earlier.source.rank() == heard.source.rank() && earlier.holds_same(records);
+        // PE-ARP rule 34: an answer to another question confirms nothing about the port that is being asked for, as
+        // long as that is still claimed.
+        let still =
+            |(protocol, port): &Point| records.iter().any(|held| held.record.contains(*protocol, *port));
+        let asked = earlier.asked().filter(still);
+        let confirmed = heard.confirmed && asked.is_none_or(|point| claims(heard.records, point));
+        // PE-ARP rule 53: a dispute ends with an answer, or with the claim to the disputed port; with no other news.
+        let disputed = earlier.disputed.filter(still).filter(|_| !confirmed);
+        let challenged = match earlier.disputed {
+            Some(_) if confirmed => Some(now),
+            Some(_) if disputed.is_none() => None,
+            _ => earlier.challenged,
+        };
+        // RFC 4861 §7.2.5: an unsolicited message that says nothing new leaves the state alone.
+        let keeps = (same || disputed.is_some() || heard.confirmed).then(|| earlier.state.at(now));
+        let new = |held: &&Held| !same && !earlier.claims(held);
+        let gained = records.iter().filter(new).copied().collect();
+        Self { confirmed, keeps, disputed, challenged, gained }
+    }
+}
+
 /// What a plain ARP message says: the sender owns all of the address.
 const WHOLE: [Record; 1] = [Record::new(Claim::Full, Lifetime::Unknown)];
 
@@ -434,33 +475,12 @@ impl Neighbors {
             return Err(Refused::TableFull);
         }
         let seniority = earlier_binding.map(|binding| binding.seniority);
-        let state = earlier_binding.map(|binding| binding.state.at(now));
-        // PE-ARP rule 20: what plain ARP taught is learned like the rest.
-        let same = earlier_binding.is_some_and(|binding| {
-            binding.source.rank() == heard.source.rank() && binding.holds_same(&records)
-        });
-        // PE-ARP rule 34: an answer to another question confirms nothing about the port that is being asked for, as
-        // long as that is still claimed.
-        let still = |point: &Point| records.iter().any(|held| held.record.contains(point.0, point.1));
-        let asked = earlier_binding.and_then(Binding::asked).filter(still);
-        let confirmed = heard.confirmed && asked.is_none_or(|point| claims(heard.records, point));
-        // PE-ARP rule 53: a dispute ends with an answer, or with the claim to the disputed port; with no other news.
-        let dispute = earlier_binding.and_then(|binding| binding.disputed);
-        let disputed = dispute.filter(still).filter(|_| !confirmed);
-        let challenged = match dispute {
-            Some(_) if confirmed => Some(now),
-            Some(_) if disputed.is_none() => None,
-            _ => earlier_binding.and_then(|binding| binding.challenged),
-        };
-        let gained: Vec<Held> = match earlier_binding {
-            Some(binding) if !same => records.iter().filter(|held| !binding.claims(held)).copied().collect(),
-            Some(_) | None => Vec::new(),
-        };
-        // RFC 4861 §7.2.5: an unsolicited message that says nothing new leaves the state alone.
-        let state = match state {
+        let Standing { confirmed, keeps, disputed, challenged, gained } =
+            Standing::new(earlier_binding, heard, &records, now);
+        let state = match keeps {
             _ if confirmed => self.reachable(now),
-            Some(state) if same || disputed.is_some() || heard.confirmed => state,
-            _ => State::Stale,
+            Some(state) => state,
+            None => State::Stale,
         };
         let seniority = self.seniority_among(heard, (&records, &gained), seniority, now);
         let binding = Binding {
