@@ -186,7 +186,7 @@ fn a_static_binding_wins() {
 #[test]
 fn conflicts_are_told_at_a_limited_rate() {
     let mut rig = Rig::new(router());
-    rig.engine.insert_static(SHARED, A, vec![range(100, 299)], rig.now).unwrap();
+    rig.engine.insert_static(SHARED, A, &[range(100, 299)], rig.now).unwrap();
     for _ in 0..500 {
         rig.hear(&announce(B, SHARED, &[range(200, 399)])).unwrap();
     }

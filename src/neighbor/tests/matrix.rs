@@ -106,7 +106,7 @@ fn disputed(rig: &mut Rig) {
 }
 
 fn permanent(rig: &mut Rig) {
-    rig.engine.insert_static(SHARED, A, set().to_vec(), rig.now).unwrap();
+    rig.engine.insert_static(SHARED, A, &set(), rig.now).unwrap();
 }
 
 fn enter(row: &Row) -> Rig {
@@ -201,8 +201,7 @@ fn vouch(message: Message) -> Message {
 /// Nobody has PSID 1, for 60 s.
 fn nak(host: EthernetAddress) -> Message {
     let asked = shared(SHARED).with_port(TCP, Some(PORT));
-    let (gap, to) = (PortRange::new(4096, 8191).unwrap(), PeAddress::new(ROUTER));
-    Message::nak(host, asked, ROUTER_MAC, to, gap, Lifetime::Unknown)
+    Message::nak(host, asked, ROUTER_MAC, PeAddress::new(ROUTER), range(4096, 8191))
 }
 
 fn solicited(rig: &mut Rig, answer: Message) -> Result<(), Refused> {
@@ -403,6 +402,7 @@ pub(super) fn effects(rig: &mut Rig, port: u16, first: u16) -> Vec<String> {
     for event in core::mem::take(&mut rig.events) {
         effects.push(match event {
             Event::Ready => "Ready".to_owned(),
+            Event::Expired => "Expired".to_owned(),
             Event::OwnConflict { lost: false, .. } => "disputed".to_owned(),
             Event::OwnConflict { lost: true, .. } => "lost".to_owned(),
             Event::Resolved { hardware, .. } => format!(">{}", letter(hardware)),

@@ -1,9 +1,10 @@
 //! The own set against everything that another host can say about it: a table as in `matrix`.
 //!
 //! ```text
-//!   UNCL PROB ANN HELD LOST   the phase: unclaimed, probing, announcing, held, lost
+//!   UNCL PROB ANN HELD LOST   the phase: unclaimed, probing, announcing, held, lost; EXP, expired
 //!   given  own  whole         who gave the set: an operator, so that one probe is enough and it is kept; nobody, so
-//!                             that it is probed three times and given up; an operator, and it is a whole address
+//!                             that it is probed three times and given up; an operator, and it is a whole address;
+//!                             leased: a server
 //!   Probe Announce Release    sent by broadcast
 //!   ConflictB ReplyR          sent to B, to the router
 //!   arp!B  arp?               plain reply to B; plain announcement
@@ -36,8 +37,9 @@ const PROBING_LONG: u64 = 8000;
 const ANNOUNCING: u64 = 2000;
 /// A given set is probed again after 60 to 61 s.
 const LOST: u64 = 63_200;
+const LEASE: u64 = 20_000;
 
-const ROWS: [Row; 15] = [
+const ROWS: [Row; 17] = [
     row("UNCL given", given, |_| (), NEVER),
     row("PROB given", given, probing, PROBING),
     row("ANN given", given, announcing, ANNOUNCING),
@@ -53,6 +55,8 @@ const ROWS: [Row; 15] = [
     row("ANN whole", whole_host, announcing, ANNOUNCING),
     row("HELD whole", whole_host, held, NEVER),
     row("LOST whole", whole_host, lost, LOST),
+    row("HELD leased", leased, held, LEASE),
+    row("EXP leased", leased, expired, NEVER),
 ];
 
 fn given() -> Config {
@@ -62,6 +66,13 @@ fn given() -> Config {
 fn own() -> Config {
     let config = given();
     Config { own: OwnSet { authoritative: false, ..config.own.clone() }, ..config }
+}
+
+/// For 20 s from the start.
+fn leased() -> Config {
+    let config = given();
+    let until = Some(Instant::from_secs(1000) + millis(LEASE));
+    Config { own: OwnSet { until, ..config.own.clone() }, ..config }
 }
 
 /// Until the first probe is sent.
@@ -82,6 +93,11 @@ fn announcing(rig: &mut Rig) {
 
 fn held(rig: &mut Rig) {
     rig.engine.hold_own();
+}
+
+fn expired(rig: &mut Rig) {
+    held(rig);
+    rig.wait(millis(LEASE));
 }
 
 fn lost(rig: &mut Rig) {
@@ -128,7 +144,7 @@ const THIRD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 
 type Happen = fn(&mut Rig, &Row) -> Result<(), Refused>;
 
-const EVENTS: [(&str, Happen); 22] = [
+const EVENTS: [(&str, Happen); 23] = [
     ("timer", |rig, _| {
         let due = rig.engine.poll_timeout();
         rig.wait(due.map_or(millis(NEVER), |at| at - rig.now));
@@ -183,6 +199,11 @@ const EVENTS: [(&str, Happen); 22] = [
         );
         Ok(())
     }),
+    ("renew", |rig, _| {
+        rig.engine.renew_own(rig.now + millis(LEASE), rig.now);
+        rig.settle();
+        Ok(())
+    }),
     ("release_own", |rig, _| {
         rig.engine.release_own();
         rig.settle();
@@ -207,136 +228,170 @@ fn plain_claim(rig: &Rig) -> ArpRepr {
     plain(ArpOperation::Reply, (B, own_set(rig).ip), (C, THIRD))
 }
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "
-             | timer               | silence
-  UNCL given | -                   | -
-  PROB given | ANN Announce Ready  | HELD Announce Announce Ready
-  ANN given  | HELD Announce       | HELD Announce
-  HELD given | -                   | -
-  LOST given | PROB Probe          | HELD Probe Announce Announce Ready
-  UNCL own   | -                   | -
-  PROB own   | Probe               | HELD Probe Probe Announce Announce Ready
-  ANN own    | HELD Announce       | HELD Announce
-  HELD own   | -                   | -
-  LOST own   | -                   | -
-  UNCL whole | -                   | -
-  PROB whole | ANN Announce Ready  | HELD Announce Announce Ready
-  ANN whole  | HELD Announce       | HELD Announce
-  HELD whole | -                   | -
-  LOST whole | PROB Probe          | HELD Probe Announce Announce Ready
+              | timer               | silence
+  UNCL given  | -                   | -
+  PROB given  | ANN Announce Ready  | HELD Announce Announce Ready
+  ANN given   | HELD Announce       | HELD Announce
+  HELD given  | -                   | -
+  LOST given  | PROB Probe          | HELD Probe Announce Announce Ready
+  UNCL own    | -                   | -
+  PROB own    | Probe               | HELD Probe Probe Announce Announce Ready
+  ANN own     | HELD Announce       | HELD Announce
+  HELD own    | -                   | -
+  LOST own    | -                   | -
+  UNCL whole  | -                   | -
+  PROB whole  | ANN Announce Ready  | HELD Announce Announce Ready
+  ANN whole   | HELD Announce       | HELD Announce
+  HELD whole  | -                   | -
+  LOST whole  | PROB Probe          | HELD Probe Announce Announce Ready
+  HELD leased | EXP Expired         | EXP Expired
+  EXP leased  | -                   | -
 ",
     "
-             | PROBE       | CONFLICT      | ANNOUNCE                    | twice
-  UNCL given | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
-  PROB given | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
-  ANN given  | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  HELD given | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  LOST given | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
-  UNCL own   | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
-  PROB own   | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
-  ANN own    | ConflictB   | !Unsolicited  | Announce disputed !Conflict | LOST Announce Release disputed lost !Conflict
-  HELD own   | ConflictB   | !Unsolicited  | Announce disputed !Conflict | LOST Announce Release disputed lost !Conflict
-  LOST own   | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
-  UNCL whole | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
-  PROB whole | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
-  ANN whole  | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  HELD whole | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  LOST whole | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
+              | PROBE       | CONFLICT      | ANNOUNCE                    | twice
+  UNCL given  | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
+  PROB given  | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
+  ANN given   | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
+  HELD given  | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
+  LOST given  | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
+  UNCL own    | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
+  PROB own    | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
+  ANN own     | ConflictB   | !Unsolicited  | Announce disputed !Conflict | LOST Announce Release disputed lost !Conflict
+  HELD own    | ConflictB   | !Unsolicited  | Announce disputed !Conflict | LOST Announce Release disputed lost !Conflict
+  LOST own    | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
+  UNCL whole  | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
+  PROB whole  | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
+  ANN whole   | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
+  HELD whole  | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
+  LOST whole  | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
+  HELD leased | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
+  EXP leased  | -           | !Unsolicited  | EXP B:STA                   | EXP B:STA
 ",
     "
-             | RESOLVE by B                | RESOLVE | SOLICIT-ALL        | claim_own  | release_own
-  UNCL given | -                           | -       | -                  | PROB Probe | -
-  PROB given | LOST lost !Conflict         | -       | ANN Announce Ready | Probe      | UNCL
-  ANN given  | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  HELD given | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  LOST given | -                           | -       | -                  | PROB Probe | UNCL
-  UNCL own   | -                           | -       | -                  | PROB       | -
-  PROB own   | LOST lost !Conflict         | -       | -                  | -          | UNCL
-  ANN own    | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB       | UNCL Release
-  HELD own   | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB       | UNCL Release
-  LOST own   | -                           | -       | -                  | PROB       | UNCL
-  UNCL whole | -                           | -       | -                  | PROB Probe | -
-  PROB whole | LOST lost !Conflict         | -       | ANN Announce Ready | Probe      | UNCL
-  ANN whole  | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  HELD whole | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  LOST whole | -                           | -       | -                  | PROB Probe | UNCL
+              | RESOLVE by B                | RESOLVE | SOLICIT-ALL        | claim_own  | release_own
+  UNCL given  | -                           | -       | -                  | PROB Probe | -
+  PROB given  | LOST lost !Conflict         | -       | ANN Announce Ready | Probe      | UNCL
+  ANN given   | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
+  HELD given  | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
+  LOST given  | -                           | -       | -                  | PROB Probe | UNCL
+  UNCL own    | -                           | -       | -                  | PROB       | -
+  PROB own    | LOST lost !Conflict         | -       | -                  | -          | UNCL
+  ANN own     | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB       | UNCL Release
+  HELD own    | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB       | UNCL Release
+  LOST own    | -                           | -       | -                  | PROB       | UNCL
+  UNCL whole  | -                           | -       | -                  | PROB Probe | -
+  PROB whole  | LOST lost !Conflict         | -       | ANN Announce Ready | Probe      | UNCL
+  ANN whole   | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
+  HELD whole  | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
+  LOST whole  | -                           | -       | -                  | PROB Probe | UNCL
+  HELD leased | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
+  EXP leased  | -                           | -       | -                  | Expired    | UNCL
 ",
     "
-             | amid SOLICIT-ALL | plain request    | from 0.0.0.0
-  UNCL given | PROB             | -                | -
-  PROB given | -                | -                | -
-  ANN given  | PROB             | -                | -
-  HELD given | PROB             | -                | -
-  LOST given | PROB             | -                | -
-  UNCL own   | PROB             | -                | -
-  PROB own   | -                | -                | -
-  ANN own    | PROB             | -                | -
-  HELD own   | PROB             | -                | -
-  LOST own   | PROB             | -                | -
-  UNCL whole | PROB             | -                | -
-  PROB whole | -                | -                | -
-  ANN whole  | PROB             | ANN B:STA arp!B  | arp!B
-  HELD whole | PROB             | HELD B:STA arp!B | arp!B
-  LOST whole | PROB             | -                | -
+              | amid SOLICIT-ALL | plain request    | from 0.0.0.0
+  UNCL given  | PROB             | -                | -
+  PROB given  | -                | -                | -
+  ANN given   | PROB             | -                | -
+  HELD given  | PROB             | -                | -
+  LOST given  | PROB             | -                | -
+  UNCL own    | PROB             | -                | -
+  PROB own    | -                | -                | -
+  ANN own     | PROB             | -                | -
+  HELD own    | PROB             | -                | -
+  LOST own    | PROB             | -                | -
+  UNCL whole  | PROB             | -                | -
+  PROB whole  | -                | -                | -
+  ANN whole   | PROB             | ANN B:STA arp!B  | arp!B
+  HELD whole  | PROB             | HELD B:STA arp!B | arp!B
+  LOST whole  | PROB             | -                | -
+  HELD leased | PROB             | -                | -
+  EXP leased  | Expired          | -                | -
 ",
     "
-             | plain announce
-  UNCL given | !PlainForShared
-  PROB given | !PlainForShared
-  ANN given  | !PlainForShared
-  HELD given | !PlainForShared
-  LOST given | !PlainForShared
-  UNCL own   | !PlainForShared
-  PROB own   | !PlainForShared
-  ANN own    | !PlainForShared
-  HELD own   | !PlainForShared
-  LOST own   | !PlainForShared
-  UNCL whole | -
-  PROB whole | LOST lost !Conflict
-  ANN whole  | Announce arp? arp!B disputed !Conflict
-  HELD whole | Announce arp? arp!B disputed !Conflict
-  LOST whole | -
+              | plain announce
+  UNCL given  | !PlainForShared
+  PROB given  | !PlainForShared
+  ANN given   | !PlainForShared
+  HELD given  | !PlainForShared
+  LOST given  | !PlainForShared
+  UNCL own    | !PlainForShared
+  PROB own    | !PlainForShared
+  ANN own     | !PlainForShared
+  HELD own    | !PlainForShared
+  LOST own    | !PlainForShared
+  UNCL whole  | -
+  PROB whole  | LOST lost !Conflict
+  ANN whole   | Announce arp? arp!B disputed !Conflict
+  HELD whole  | Announce arp? arp!B disputed !Conflict
+  LOST whole  | -
+  HELD leased | !PlainForShared
+  EXP leased  | !PlainForShared
 ",
     "
-             | plain question                   | plain reply
-  UNCL given | !PlainForShared                  | !PlainForShared
-  PROB given | !PlainForShared                  | !PlainForShared
-  ANN given  | !PlainForShared                  | !PlainForShared
-  HELD given | !PlainForShared                  | !PlainForShared
-  LOST given | !PlainForShared                  | !PlainForShared
-  UNCL own   | !PlainForShared                  | !PlainForShared
-  PROB own   | !PlainForShared                  | !PlainForShared
-  ANN own    | !PlainForShared                  | !PlainForShared
-  HELD own   | !PlainForShared                  | !PlainForShared
-  LOST own   | !PlainForShared                  | !PlainForShared
-  UNCL whole | -                                | !Unsolicited
-  PROB whole | LOST lost !Conflict              | LOST lost !Conflict
-  ANN whole  | Announce arp? disputed !Conflict | Announce arp? disputed !Conflict
-  HELD whole | Announce arp? disputed !Conflict | Announce arp? disputed !Conflict
-  LOST whole | -                                | !Unsolicited
+              | plain question                   | plain reply
+  UNCL given  | !PlainForShared                  | !PlainForShared
+  PROB given  | !PlainForShared                  | !PlainForShared
+  ANN given   | !PlainForShared                  | !PlainForShared
+  HELD given  | !PlainForShared                  | !PlainForShared
+  LOST given  | !PlainForShared                  | !PlainForShared
+  UNCL own    | !PlainForShared                  | !PlainForShared
+  PROB own    | !PlainForShared                  | !PlainForShared
+  ANN own     | !PlainForShared                  | !PlainForShared
+  HELD own    | !PlainForShared                  | !PlainForShared
+  LOST own    | !PlainForShared                  | !PlainForShared
+  UNCL whole  | -                                | !Unsolicited
+  PROB whole  | LOST lost !Conflict              | LOST lost !Conflict
+  ANN whole   | Announce arp? disputed !Conflict | Announce arp? disputed !Conflict
+  HELD whole  | Announce arp? disputed !Conflict | Announce arp? disputed !Conflict
+  LOST whole  | -                                | !Unsolicited
+  HELD leased | !PlainForShared                  | !PlainForShared
+  EXP leased  | !PlainForShared                  | !PlainForShared
 ",
     "
-             | twice plain
-  UNCL given | !PlainForShared
-  PROB given | !PlainForShared
-  ANN given  | !PlainForShared
-  HELD given | !PlainForShared
-  LOST given | !PlainForShared
-  UNCL own   | !PlainForShared
-  PROB own   | !PlainForShared
-  ANN own    | !PlainForShared
-  HELD own   | !PlainForShared
-  LOST own   | !PlainForShared
-  UNCL whole | !Unsolicited
-  PROB whole | LOST lost !Unsolicited
-  ANN whole  | Announce arp? disputed !Conflict
-  HELD whole | Announce arp? disputed !Conflict
-  LOST whole | !Unsolicited
+              | twice plain
+  UNCL given  | !PlainForShared
+  PROB given  | !PlainForShared
+  ANN given   | !PlainForShared
+  HELD given  | !PlainForShared
+  LOST given  | !PlainForShared
+  UNCL own    | !PlainForShared
+  PROB own    | !PlainForShared
+  ANN own     | !PlainForShared
+  HELD own    | !PlainForShared
+  LOST own    | !PlainForShared
+  UNCL whole  | !Unsolicited
+  PROB whole  | LOST lost !Unsolicited
+  ANN whole   | Announce arp? disputed !Conflict
+  HELD whole  | Announce arp? disputed !Conflict
+  LOST whole  | !Unsolicited
+  HELD leased | !PlainForShared
+  EXP leased  | !PlainForShared
 ",
     "
-             | other PROBE | CONFLICT to C | other RESOLVE | by a host
-  any        | -           | !NotForUs     | -             | !Solicit
+              | renew
+  UNCL given  | -
+  PROB given  | -
+  ANN given   | -
+  HELD given  | Announce
+  LOST given  | -
+  UNCL own    | -
+  PROB own    | -
+  ANN own     | -
+  HELD own    | Announce
+  LOST own    | -
+  UNCL whole  | -
+  PROB whole  | -
+  ANN whole   | -
+  HELD whole  | Announce
+  LOST whole  | -
+  HELD leased | Announce
+  EXP leased  | PROB Probe
+",
+    "
+              | other PROBE | CONFLICT to C | other RESOLVE | by a host
+  any         | -           | !NotForUs     | -             | !Solicit
 ",
 ];
 
@@ -347,6 +402,7 @@ fn describe(rig: &Rig) -> String {
         ClaimPhase::Announcing { .. } => "ANN",
         ClaimPhase::Held => "HELD",
         ClaimPhase::Lost => "LOST",
+        ClaimPhase::Expired => "EXP",
     };
     let others = rig.engine.entries(rig.now);
     let others = others.iter().filter_map(|entry| Some((letter(entry.hardware?), short(entry.state))));

@@ -52,7 +52,7 @@ impl Owner {
         match self.source {
             Source::Proxy => 0,
             Source::Arp | Source::Learned => 1,
-            Source::Static => 2,
+            Source::Lease | Source::Static => 2,
         }
     }
 }
@@ -240,7 +240,7 @@ impl Run {
             ends: [0; 2],
         };
         let fixed = [psid("0,4,15"), range(443, 443)];
-        run.rig.engine.insert_static(SHARED, CONFIGURED, fixed.to_vec(), run.rig.now).unwrap();
+        run.rig.engine.insert_static(SHARED, CONFIGURED, &fixed, run.rig.now).unwrap();
         let key = (SHARED, CONFIGURED);
         run.model.claim(key, &fixed, true, Source::Static, false, run.rig.now);
         run
@@ -371,7 +371,9 @@ impl Run {
                     self.ends[1] += 1;
                 }
                 Event::Conflict { incumbent, newcomer, .. } => assert_ne!(incumbent, newcomer),
-                Event::OwnConflict { .. } | Event::Ready => panic!("the own set is not touched: {event:?}"),
+                Event::OwnConflict { .. } | Event::Ready | Event::Expired => {
+                    panic!("the own set is not touched: {event:?}")
+                }
             }
         }
     }
@@ -511,8 +513,7 @@ impl Run {
             0 | 1 => {
                 let gap = range(asked.port.unwrap_or(0), u16::MAX);
                 let gap = Record { lifetime: Lifetime::Seconds(self.rng.random_range(1..20)), ..gap };
-                let nak = Message::nak(AUTHORITY, asked, to, sender, PortRange::ALL, Lifetime::Unknown);
-                but(nak, |message| message.records = vec![gap])
+                Message::nak(AUTHORITY, asked, to, sender, gap)
             }
             2 => {
                 let reply = Message::reply(AUTHORITY, asked, to, sender, &set);
