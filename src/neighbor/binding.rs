@@ -169,6 +169,18 @@ impl Binding {
         self.challenged.is_some_and(|at| now < at + DEFEND_INTERVAL)
     }
 
+    /// Whether a newcomer's claim comes behind it (PE-ARP rule 53): it is REACHABLE, or is being asked about another
+    /// claim, or was confirmed after one. One that is asked for its own sake is not confirmed.
+    pub(super) fn stands(&self, now: Instant) -> bool {
+        match self.state.at(now) {
+            State::Reachable { .. } => true,
+            State::Stale | State::Delay { .. } | State::Probe { .. } => {
+                self.disputed.is_some() || self.rests(now)
+            }
+            State::Permanent => false,
+        }
+    }
+
     /// Which of two bindings for the same port stands.
     pub(super) fn precedence(&self) -> (u8, i64) {
         (self.source.rank(), self.seniority)

@@ -15,8 +15,9 @@ use super::claim::{ClaimPhase, OwnClaim, OwnSet, Step};
 use super::questions::{Due, Questions, Waiting};
 use super::table::{BindingId, Table};
 use super::{
-    CONFLICTS_TOLD_PER_SECOND, DELAY_FIRST_PROBE_TIME, MAX_SCHEME_WITNESSES, MAX_UNICAST_SOLICIT,
-    REACHABLE_TIME, RETRANS_TIMER, SHARED_TIME, SOLICIT_INTERVAL, SOLICIT_WINDOW, TokenBucket,
+    CONFLICT_REPORTS_PER_SECOND, DELAY_FIRST_PROBE_TIME, MAX_SCHEME_WITNESSES, MAX_UNICAST_SOLICIT,
+    REACHABLE_TIME, RETRANS_TIMER, SHARED_SWEEP_TIME, SHARED_TIME, SOLICIT_INTERVAL, SOLICIT_WINDOW,
+    TokenBucket,
 };
 use crate::ports::Scheme;
 use crate::wire::Frame;
@@ -222,14 +223,16 @@ pub struct Neighbors {
     pub(super) own: OwnClaim,
     /// Addresses that PE-ARP said are shared, beside the configured ones, and when a claim was last heard.
     pub(super) learned_shared: FxHashMap<Ipv4Addr, Instant>,
+    /// When they were last looked through for what may be forgotten.
+    swept: Instant,
     /// When SOLICIT-ALL was sent: its answers are welcome for [`SOLICIT_WINDOW`].
     pub(super) solicited: FxHashMap<Ipv4Addr, Instant>,
     timers: BTreeSet<(Instant, BindingId)>,
     pub(super) rng: ChaCha8Rng,
     pub(super) outputs: VecDeque<Output>,
     pub(super) events: VecDeque<Event>,
-    /// Limits [`Event::Conflict`].
-    pub(super) conflicts: TokenBucket,
+    /// How many conflicts may be reported now (PE-ARP rule 52).
+    pub(super) reports: TokenBucket,
     top_seniority: i64,
 }
 
@@ -247,11 +250,12 @@ impl Neighbors {
             table,
             questions: Questions::new(now),
             learned_shared: FxHashMap::default(),
+            swept: now,
             solicited: FxHashMap::default(),
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
             events: VecDeque::new(),
-            conflicts: TokenBucket::new(CONFLICTS_TOLD_PER_SECOND, CONFLICTS_TOLD_PER_SECOND, now),
+            reports: TokenBucket::new(CONFLICT_REPORTS_PER_SECOND, CONFLICT_REPORTS_PER_SECOND, now),
             top_seniority: 0,
         }
     }
@@ -454,10 +458,13 @@ impl Neighbors {
     /// Does what is due. The next deadline is later than `now` afterwards.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.solicited.retain(|_, at| now <= *at + SOLICIT_WINDOW);
-        // PE-ARP rule 26: the next user of the address may be a legacy host.
-        let table = &self.table;
-        self.learned_shared
-            .retain(|ip, at| now < *at + SHARED_TIME || table.of_address(*ip).next().is_some());
+        if now >= self.swept + SHARED_SWEEP_TIME {
+            self.swept = now;
+            // PE-ARP rule 26: the next user of the address may be a legacy host.
+            let table = &self.table;
+            self.learned_shared
+                .retain(|ip, at| now < *at + SHARED_TIME || table.of_address(*ip).next().is_some());
+        }
         self.drive(now);
     }
 

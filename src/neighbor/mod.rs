@@ -63,6 +63,12 @@ pub const LINK_QUESTIONS_PER_SECOND: u32 = 200;
 
 /// How long an address is known to be shared after the last claim to it (PE-ARP rule 26).
 pub const SHARED_TIME: Duration = Duration::from_secs(240);
+/// Addresses of one link that are remembered as shared because a claim said so.
+pub const MAX_LEARNED_SHARED: usize = 16_384;
+/// Between two looks for those that may be forgotten.
+pub const SHARED_SWEEP_TIME: Duration = Duration::from_secs(1);
+/// Conflicts between others that are reported per second, and at once.
+pub const CONFLICT_REPORTS_PER_SECOND: u32 = 100;
 /// Learned bindings of one link-layer address.
 pub const MAX_BINDINGS_PER_HARDWARE: usize = 16;
 /// Learned bindings of one IPv4 address.
@@ -92,8 +98,6 @@ pub const ANNOUNCE_NUM: u8 = 2;
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 /// Between two defences of a set (RFC 5227 §1.1 DEFEND_INTERVAL).
 pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// Conflicts of others that are told per second, and at once (PE-ARP rule 52): a flood of claims is no flood of logs.
-pub const CONFLICTS_TOLD_PER_SECOND: u32 = 10;
 /// Before a given set that was in use by another host is probed again (RFC 5227 §1.1 RATE_LIMIT_INTERVAL).
 pub const RATE_LIMIT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a NAK without a lifetime holds.

@@ -8,8 +8,7 @@ use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
 use super::binding::{Binding, Held, Point, Source, State, names};
 use super::engine::{Event, Neighbors, Output, Refused};
 use super::questions::Block;
-use super::table::BindingId;
-use super::{GAP_TIME, GAP_TIME_MAX, SOLICIT_WINDOW};
+use super::{GAP_TIME, GAP_TIME_MAX, MAX_LEARNED_SHARED, SOLICIT_WINDOW};
 use crate::ports::PortRange;
 use crate::wire::icmp::is_host;
 use crate::wire::pe_arp::{Claim, Kind, Lifetime, MAX_RECORDS, Message, PeAddress, Record};
@@ -443,18 +442,13 @@ impl Neighbors {
         if let Some(port) = self.own.disputed(heard.ip, heard.records) {
             return self.on_own_claimed(heard, port, now);
         }
-        // PE-ARP rule 26.
-        if heard.shared && self.learned_shared.insert(heard.ip, now).is_none() {
-            self.drop_plain_bindings(heard.ip);
-        } else if let Some(last) = self.learned_shared.get_mut(&heard.ip) {
-            *last = now;
-        }
         let earlier = self.table.find(heard.ip, heard.hardware);
         let earlier_binding = earlier.and_then(|id| self.table.binding(id));
         if let Some(binding) = earlier_binding
             && binding.source > heard.source
         {
             // A plain answer of a host that speaks PE-ARP tells nothing new.
+            self.note_shared(heard, now);
             return Ok(());
         }
         // PE-ARP rule 121: who owns what of it was told, and not by the link.
@@ -466,14 +460,19 @@ impl Neighbors {
             if let Some(id) = earlier {
                 self.uninstall(id);
             }
+            self.note_shared(heard, now);
             return Ok(());
         }
-        // Before the claim is compared with the others: a flood of claims must not cost their number squared.
+        // Before anything else: a claim that is not taken changes nothing, and a flood of them must cost little.
         if records.len() > MAX_RECORDS
-            || (earlier.is_none() && !self.table.has_room(heard.ip, heard.hardware))
+            || !self.table.has_room(heard.ip, heard.hardware, &records)
+            || !self.may_note_shared(heard)
         {
             return Err(Refused::TableFull);
         }
+        self.note_shared(heard, now);
+        // What plain ARP taught of the host itself may just have gone.
+        let earlier_binding = self.table.find(heard.ip, heard.hardware).and_then(|id| self.table.binding(id));
         let seniority = earlier_binding.map(|binding| binding.seniority);
         let Standing { confirmed, keeps, disputed, challenged, gained } =
             Standing::new(earlier_binding, heard, &records, now);
@@ -509,54 +508,72 @@ impl Neighbors {
     ) -> i64 {
         let rank = heard.source.rank();
         let claim = (rank, earlier.unwrap_or(i64::MIN));
-        let ahead: Vec<(BindingId, Point)> = self
-            .table
-            .of_address(heard.ip)
-            .filter(|(_, other)| other.hardware != heard.hardware && other.source.rank() >= rank)
-            .filter_map(|(id, other)| {
-                let precedes = other.precedence() > claim;
-                Some((id, other.meets(if precedes { records } else { gained })?))
-            })
-            .collect();
-        // The lowest place of those that the claim comes behind, and whether it goes before one of its rank.
-        let (mut behind, mut before) = (None, false);
-        for (id, point) in ahead {
+        // PE-ARP rule 51: an authority speaks for owners, not against them.
+        if heard.source != Source::Proxy {
+            self.report_conflicts(heard, (records, gained), claim, now);
+        }
+        // The lowest place of those that the claim comes behind.
+        let mut behind = None;
+        for id in self.table.standing(heard.ip, now) {
             let Some(incumbent) = self.table.binding_mut(id) else { continue };
-            // PE-ARP rule 51: an authority speaks for owners, not against them.
-            if heard.source != Source::Proxy && self.conflicts.take(now) {
-                let conflict =
-                    Event::Conflict { ip: heard.ip, incumbent: incumbent.hardware, newcomer: heard.hardware };
-                self.events.push_back(conflict);
-            }
-            if incumbent.source.rank() > rank {
+            if incumbent.hardware == heard.hardware || incumbent.source.rank() != rank {
                 continue;
             }
-            let seniority = incumbent.seniority;
-            let stands = match incumbent.state.at(now) {
-                State::Reachable { .. } => {
-                    if !incumbent.rests(now) {
-                        incumbent.challenged = Some(now);
-                        incumbent.disputed = Some(point);
-                        self.confirm(id, 0, now);
-                    }
-                    true
-                }
-                // Being asked about another claim, or confirmed after one; asked for its own sake, it is not.
-                State::Stale | State::Delay { .. } | State::Probe { .. } => {
-                    incumbent.disputed.is_some() || incumbent.rests(now)
-                }
-                State::Permanent => false,
-            };
-            if stands {
-                behind = Some(behind.map_or(seniority, |lowest: i64| lowest.min(seniority)));
-            } else {
-                before = true;
+            // To what it gained, the owner of an earlier claim is a newcomer, too.
+            let contested = if incumbent.precedence() > claim { records } else { gained };
+            let Some(point) = incumbent.meets(contested) else { continue };
+            behind = Some(behind.map_or(incumbent.seniority, |lowest: i64| lowest.min(incumbent.seniority)));
+            if matches!(incumbent.state.at(now), State::Reachable { .. }) && !incumbent.rests(now) {
+                incumbent.challenged = Some(now);
+                incumbent.disputed = Some(point);
+                self.confirm(id, 0, now);
             }
         }
-        match (behind, earlier) {
-            (Some(lowest), earlier) => earlier.map_or(lowest - 1, |own| own.min(lowest - 1)),
-            (None, Some(own)) if !before => own,
-            (None, _) => self.next_seniority(),
+        match behind {
+            Some(lowest) => earlier.map_or(lowest - 1, |own| own.min(lowest - 1)),
+            None => self.next_seniority(),
+        }
+    }
+
+    /// Tells of the others who claim the same ports, as often as PE-ARP rule 52 lets it: this looks at all bindings of
+    /// the address.
+    fn report_conflicts(
+        &mut self,
+        heard: &Heard<'_>,
+        (records, gained): (&[Held], &[Held]),
+        claim: (u8, i64),
+        now: Instant,
+    ) {
+        if !self.reports.take(now) {
+            return;
+        }
+        for (_, other) in self.table.of_address(heard.ip) {
+            let contested = if other.precedence() > claim { records } else { gained };
+            let another = other.hardware != heard.hardware && other.source.rank() >= claim.0;
+            if another && other.meets(contested).is_some() {
+                let (ip, incumbent, newcomer) = (heard.ip, other.hardware, heard.hardware);
+                self.events.push_back(Event::Conflict { ip, incumbent, newcomer });
+                if !self.reports.take(now) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether there is room to remember that the address is shared.
+    fn may_note_shared(&self, heard: &Heard<'_>) -> bool {
+        !heard.shared
+            || self.learned_shared.contains_key(&heard.ip)
+            || self.learned_shared.len() < MAX_LEARNED_SHARED
+    }
+
+    /// PE-ARP rule 26: what an accepted message says of its sender's address.
+    fn note_shared(&mut self, heard: &Heard<'_>, now: Instant) {
+        if let Some(last) = self.learned_shared.get_mut(&heard.ip) {
+            *last = now;
+        } else if heard.shared && self.may_note_shared(heard) {
+            self.learned_shared.insert(heard.ip, now);
+            self.drop_plain_bindings(heard.ip);
         }
     }
 

@@ -1,16 +1,19 @@
 //! Bindings by address and port, with lookups in constant time.
 //!
 //! Every claim is a set of *blocks*: a PSID under some `(a, k)`. A range is a union of at most 30 blocks with
-//! `a = 0`; a whole address and a portless protocol are blocks of their own. The blocks of one address are grouped by scheme and
-//! protocol scope; a lookup looks into each group once, and where all sharers use one scheme there is one group.
+//! `a = 0`; a whole address and a portless protocol are blocks of their own. The blocks of one address are grouped by
+//! protocol scope and scheme. A lookup looks once into each group of scope 0 and of the packet's protocol: one where
+//! all sharers use one scheme, and never more than there are schemes, whatever is claimed for other protocols.
 
 use core::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
+use smoltcp::time::Instant;
 use smoltcp::wire::EthernetAddress;
 
-use super::binding::{Binding, Source};
+use super::binding::{Binding, Held, Source, State};
 use super::{MAX_BINDINGS, MAX_BINDINGS_PER_ADDRESS, MAX_BINDINGS_PER_HARDWARE, MAX_BLOCKS};
 use crate::ports::Scheme;
 use crate::wire::pe_arp::{Claim, Record};
@@ -62,22 +65,28 @@ impl Slots {
     }
 }
 
+/// Source and seniority of a binding: which of two stands.
+type Precedence = (u8, i64);
+
 /// The blocks of one scheme and scope.
 #[derive(Debug)]
 struct Group {
     form: Form,
-    scope: u8,
     slots: Slots,
-    /// Claims of slots that another binding holds.
-    disputed: Vec<(u16, BindingId)>,
+    /// Claims of slots that another binding holds, the strongest of a slot last, and how many records make each. In
+    /// order, as one slot can have as many claims as the address has bindings.
+    disputed: BTreeMap<(u16, Precedence, BindingId), u32>,
     /// Blocks in slots and in dispute.
     blocks: usize,
 }
 
 #[derive(Debug, Default)]
 struct Address {
-    groups: Vec<Group>,
-    bindings: Vec<BindingId>,
+    /// The groups of each protocol scope.
+    scopes: FxHashMap<u8, Vec<Group>>,
+    bindings: BTreeSet<BindingId>,
+    /// Those that were confirmed; all that stand against a newcomer are among them.
+    confirmed: BTreeSet<BindingId>,
     /// How many of the bindings are not static.
     learned: usize,
 }
@@ -122,27 +131,46 @@ impl Table {
 
     /// The bindings of one address.
     pub(super) fn of_address(&self, ip: Ipv4Addr) -> impl Iterator<Item = (BindingId, &Binding)> {
-        let ids = self.addresses.get(&ip).map_or(&[][..], |address| &address.bindings);
-        ids.iter().map(|id| (*id, &self.bindings[*id as usize]))
+        let ids = self.addresses.get(&ip).into_iter().flat_map(|address| &address.bindings);
+        ids.map(|id| (*id, &self.bindings[*id as usize]))
+    }
+
+    /// The bindings of one address that stand against a newcomer: not those of which there can be a flood, as they
+    /// have answered a question.
+    pub(super) fn standing(&mut self, ip: Ipv4Addr, now: Instant) -> Vec<BindingId> {
+        let Some(address) = self.addresses.get_mut(&ip) else { return Vec::new() };
+        // What does not stand any more does not again: a binding that is confirmed is put in anew.
+        address.confirmed.retain(|id| self.bindings[*id as usize].stands(now));
+        address.confirmed.iter().copied().collect()
     }
 
     pub(super) fn find(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> Option<BindingId> {
         self.index.get(&(ip, hardware)).copied()
     }
 
-    /// Whether one more learned binding of the address and the hardware is within the bounds.
-    pub(super) fn has_room(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> bool {
+    /// Whether a learned binding with these records is within the bounds. What replaces another learned binding takes
+    /// its place.
+    pub(super) fn has_room(&self, ip: Ipv4Addr, hardware: EthernetAddress, records: &[Held]) -> bool {
+        let replaced = self.find(ip, hardware).and_then(|id| self.binding(id));
+        let blocks_before = replaced.map_or(0, |old| blocks_of(&old.records));
+        if self.blocks - blocks_before + blocks_of(records) > MAX_BLOCKS {
+            return false;
+        }
+        let in_place = replaced.is_some_and(|old| !old.source.is_given());
         let of_hardware = self.per_hardware.get(&hardware).copied().unwrap_or(0);
         let of_address = self.addresses.get(&ip).map_or(0, |address| address.learned);
-        of_hardware < MAX_BINDINGS_PER_HARDWARE
-            && of_address < MAX_BINDINGS_PER_ADDRESS
-            && self.bindings.len() < MAX_BINDINGS
+        in_place
+            || (of_hardware < MAX_BINDINGS_PER_HARDWARE
+                && of_address < MAX_BINDINGS_PER_ADDRESS
+                && self.bindings.len() < MAX_BINDINGS)
     }
 
     /// The binding that stands for a port, or for a portless protocol.
     pub(super) fn lookup(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> Option<BindingId> {
         let address = self.addresses.get(&ip)?;
-        let holders = address.groups.iter().filter_map(|group| {
+        let own_scope = (protocol != 0).then(|| address.scopes.get(&protocol)).flatten();
+        let groups = address.scopes.get(&0).into_iter().chain(own_scope).flatten();
+        let holders = groups.filter_map(|group| {
             let id = group.slots.holder(group.slot_of(protocol, port)?)?;
             let (rank, seniority) = self.precedence(id);
             Some(((rank, rank == Source::Static.rank() && group.form == Form::Single, seniority), id))
@@ -150,26 +178,16 @@ impl Table {
         holders.max_by_key(|(precedence, _)| *precedence).map(|(_, id)| id)
     }
 
-    fn precedence(&self, id: BindingId) -> (u8, i64) {
+    fn precedence(&self, id: BindingId) -> Precedence {
         self.bindings[id as usize].precedence()
     }
 
     /// Puts a binding in, in place of an earlier one of the same address and hardware.
     pub(super) fn insert(&mut self, binding: Binding) -> Result<BindingId, TableFull> {
-        let blocks = blocks_of(&binding);
-        let old = self.find(binding.ip, binding.hardware);
-        if !binding.source.is_given() {
-            // What replaces another learned binding takes its place.
-            let replaced = old.and_then(|id| self.binding(id));
-            let in_place = replaced.is_some_and(|old| !old.source.is_given());
-            let blocks_before = replaced.map_or(0, blocks_of);
-            if !(in_place || self.has_room(binding.ip, binding.hardware))
-                || self.blocks - blocks_before + blocks > MAX_BLOCKS
-            {
-                return Err(TableFull);
-            }
+        if !binding.source.is_given() && !self.has_room(binding.ip, binding.hardware, &binding.records) {
+            return Err(TableFull);
         }
-        if let Some(old) = old {
+        if let Some(old) = self.find(binding.ip, binding.hardware) {
             self.remove(old);
         }
         let ip = binding.ip;
@@ -178,13 +196,19 @@ impl Table {
             *self.per_hardware.entry(binding.hardware).or_default() += 1;
         }
         let records = binding.records.clone();
+        let confirmed = matches!(binding.state, State::Reachable { .. })
+            || binding.disputed.is_some()
+            || binding.challenged.is_some();
         let key = (ip, binding.hardware);
         let id = self.bindings.insert(binding) as BindingId;
         self.index.insert(key, id);
         let address = self.addresses.entry(ip).or_default();
-        address.bindings.push(id);
+        address.bindings.insert(id);
+        if confirmed {
+            address.confirmed.insert(id);
+        }
         address.learned += usize::from(learned);
-        self.blocks += blocks;
+        self.blocks += blocks_of(&records);
         for held in &records {
             for_each_block(&held.record, |form, scope, slot| self.claim(ip, form, scope, slot, id));
         }
@@ -201,13 +225,14 @@ impl Table {
                 self.per_hardware.remove(&binding.hardware);
             }
         }
-        self.blocks -= blocks_of(&binding);
+        self.blocks -= blocks_of(&binding.records);
         if let Some(address) = self.addresses.get_mut(&binding.ip) {
-            address.bindings.retain(|other| *other != id);
+            address.bindings.remove(&id);
+            address.confirmed.remove(&id);
             address.learned -= usize::from(learned);
             for held in &binding.records {
                 for_each_block(&held.record, |form, scope, slot| {
-                    address.release(form, scope, slot, id, &self.bindings);
+                    address.release(form, scope, slot, (binding.precedence(), id));
                 });
             }
             if address.bindings.is_empty() {
@@ -231,11 +256,11 @@ impl Table {
         match group.slots.holder(slot) {
             None => group.slots.set(slot, Some(id)),
             Some(holder) => {
-                let precedes = |id: BindingId| self.bindings[id as usize].precedence();
+                let precedence = |id: BindingId| self.bindings[id as usize].precedence();
                 let (winner, loser) =
-                    if precedes(id) > precedes(holder) { (id, holder) } else { (holder, id) };
+                    if precedence(id) > precedence(holder) { (id, holder) } else { (holder, id) };
                 group.slots.set(slot, Some(winner));
-                group.disputed.push((slot, loser));
+                *group.disputed.entry((slot, precedence(loser), loser)).or_default() += 1;
             }
         }
     }
@@ -243,46 +268,58 @@ impl Table {
 
 impl Address {
     fn group(&mut self, form: Form, scope: u8, configured: Option<Scheme>) -> &mut Group {
-        let at = self.groups.iter().position(|group| group.form == form && group.scope == scope);
-        let at = at.unwrap_or_else(|| {
+        let groups = self.scopes.entry(scope).or_default();
+        let at = groups.iter().position(|group| group.form == form).unwrap_or_else(|| {
             let slots = match form {
                 Form::Ports(scheme) if configured == Some(scheme) && scheme.length() <= MAX_DENSE_LENGTH => {
                     Slots::Dense(vec![EMPTY; scheme.sets() as usize].into())
                 }
                 _ => Slots::Sparse(FxHashMap::default()),
             };
-            self.groups.push(Group { form, scope, slots, disputed: Vec::new(), blocks: 0 });
-            self.groups.len() - 1
+            groups.push(Group { form, slots, disputed: BTreeMap::new(), blocks: 0 });
+            groups.len() - 1
         });
-        &mut self.groups[at]
+        &mut groups[at]
     }
 
-    fn release(&mut self, form: Form, scope: u8, slot: u16, id: BindingId, bindings: &Slab<Binding>) {
-        let Some(at) = self.groups.iter().position(|group| group.form == form && group.scope == scope) else {
-            return;
-        };
-        let group = &mut self.groups[at];
+    fn release(&mut self, form: Form, scope: u8, slot: u16, (precedence, id): (Precedence, BindingId)) {
+        let Some(groups) = self.scopes.get_mut(&scope) else { return };
+        let Some(at) = groups.iter().position(|group| group.form == form) else { return };
+        let group = &mut groups[at];
         group.blocks -= 1;
-        if let Some(claim) = group.disputed.iter().position(|claim| *claim == (slot, id)) {
-            group.disputed.swap_remove(claim);
-        } else {
-            // The holder goes: the strongest of the others takes its place.
-            let heirs = group.disputed.iter().enumerate().filter(|(_, (disputed, _))| *disputed == slot);
-            let heir = heirs.max_by_key(|(_, (_, id))| bindings[*id as usize].precedence()).map(|(at, _)| at);
-            let holder = heir.map(|at| group.disputed.swap_remove(at).1);
-            group.slots.set(slot, holder);
+        let claim = (slot, precedence, id);
+        match group.disputed.get_mut(&claim) {
+            Some(1) => {
+                group.disputed.remove(&claim);
+            }
+            Some(records) => *records -= 1,
+            None => {
+                // The holder goes: the strongest of the others takes its place.
+                let (weakest, strongest) = ((u8::MIN, i64::MIN), (u8::MAX, i64::MAX));
+                let claims = (slot, weakest, BindingId::MIN)..=(slot, strongest, BindingId::MAX);
+                let heir = group.disputed.range(claims).next_back().map(|(claim, _)| *claim);
+                if let Some(heir) = heir
+                    && let Some(records) = group.disputed.get_mut(&heir)
+                {
+                    *records -= 1;
+                    if *records == 0 {
+                        group.disputed.remove(&heir);
+                    }
+                }
+                group.slots.set(slot, heir.map(|(.., id)| id));
+            }
         }
         if group.blocks == 0 {
-            self.groups.swap_remove(at);
+            groups.swap_remove(at);
+            if groups.is_empty() {
+                self.scopes.remove(&scope);
+            }
         }
     }
 }
 
 impl Group {
     fn slot_of(&self, protocol: u8, port: Option<u16>) -> Option<u16> {
-        if self.scope != 0 && self.scope != protocol {
-            return None;
-        }
         match (self.form, port) {
             (Form::Ports(scheme), Some(port)) => scheme.covers(port).then(|| scheme.psid_of(port)),
             (Form::Single, Some(port)) => Some(port),
@@ -293,8 +330,8 @@ impl Group {
     }
 }
 
-fn blocks_of(binding: &Binding) -> usize {
-    binding.records.iter().map(|held| block_count(&held.record)).sum()
+fn blocks_of(records: &[Held]) -> usize {
+    records.iter().map(|held| block_count(&held.record)).sum()
 }
 
 fn block_count(record: &Record) -> usize {
