@@ -161,9 +161,14 @@ impl OwnClaim {
             && self.set.records.iter().any(|record| record.contains(protocol, port))
     }
 
+    /// Whether a claim of another host matters now.
+    pub(super) fn is_disputable(&self) -> bool {
+        self.phase.holds() || self.phase.probing()
+    }
+
     /// A port that another claim to the own address and the own set have in common, while that is in use or probed.
     pub(super) fn disputed(&self, ip: Ipv4Addr, records: &[Record]) -> Option<u16> {
-        if self.set.ip != ip || !(self.phase.holds() || self.phase.probing()) {
+        if self.set.ip != ip || !self.is_disputable() {
             return None;
         }
         self.set.records.iter().find_map(|own| records.iter().find_map(|other| meet(own, other)))

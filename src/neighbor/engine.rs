@@ -707,4 +707,20 @@ impl Neighbors {
         };
         self.outputs.push_back(Output::Arp { destination, message });
     }
+
+    /// Tells legacy hosts whose the own whole address is (RFC 5227 §2.3).
+    pub(super) fn announce_plain(&mut self) {
+        // PE-ARP rule 3.
+        if self.own.set.shared {
+            return;
+        }
+        let message = ArpRepr::EthernetIpv4 {
+            operation: ArpOperation::Request,
+            source_hardware_addr: self.config.hardware,
+            source_protocol_addr: self.own.set.ip,
+            target_hardware_addr: EthernetAddress([0; 6]),
+            target_protocol_addr: self.own.set.ip,
+        };
+        self.outputs.push_back(Output::Arp { destination: EthernetAddress::BROADCAST, message });
+    }
 }

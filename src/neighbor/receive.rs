@@ -136,10 +136,19 @@ impl Neighbors {
         self.drive(now);
         // A sender of 0 asks without saying who it is: it is answered, and nothing is learned (PE-ARP rule 2).
         let named = !sender.is_unspecified();
+        // PE-ARP rule 10. The answer to a sender of 0 has no target.
+        let to_nobody = operation == ArpOperation::Reply && target.is_unspecified();
+        if (named && !is_host(sender)) || !(to_nobody || is_host(target)) {
+            return Err(Refused::BadAddress);
+        }
         if named && self.is_shared(sender) {
             return Err(Refused::PlainForShared);
         }
         let result = match operation {
+            // PE-ARP rule 55, RFC 5227 §2.4: whatever it asks or answers, it claims the own address.
+            _ if sender == self.own.set.ip && self.own.is_disputable() => {
+                self.learn_plain(sender, hardware, false, now)
+            }
             ArpOperation::Request => self.on_plain_request(hardware, sender, target, now),
             ArpOperation::Reply if !named => Err(Refused::Unsolicited),
             ArpOperation::Reply => self.on_plain_reply(hardware, sender, (to, target), now),
@@ -167,11 +176,11 @@ impl Neighbors {
         now: Instant,
     ) -> Result<(), Refused> {
         let mut result = Ok(());
-        if !sender.is_unspecified() && (self.answers_plain(target) || self.concerns_plain(sender)) {
+        let answers = self.answers_plain(target);
+        if !sender.is_unspecified() && (answers || self.knows_plain(sender)) {
             result = self.learn_plain(sender, hardware, false, now);
         }
-        // Not before: the own address may be lost to the sender.
-        if self.answers_plain(target) {
+        if answers {
             let message = ArpRepr::EthernetIpv4 {
                 operation: ArpOperation::Reply,
                 source_hardware_addr: self.config.hardware,
@@ -205,17 +214,16 @@ impl Neighbors {
         let told = to_us && target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
         if to_us && asked {
             self.learn_plain(sender, hardware, true, now)
-        } else if told || self.concerns_plain(sender) {
+        } else if told || self.knows_plain(sender) {
             self.learn_plain(sender, hardware, false, now)
         } else {
             Err(Refused::Unsolicited)
         }
     }
 
-    /// Whether a plain message is taken in whoever it is for: it updates what is known (RFC 826), or claims the own
-    /// address (RFC 5227 §2.1.1, §2.4).
-    fn concerns_plain(&self, sender: Ipv4Addr) -> bool {
-        self.own.disputed(sender, &WHOLE).is_some() || self.table.of_address(sender).next().is_some()
+    /// RFC 826: whether a plain message updates something, rather than being news.
+    fn knows_plain(&self, sender: Ipv4Addr) -> bool {
+        self.table.of_address(sender).next().is_some()
     }
 
     fn learn_plain(
@@ -582,7 +590,9 @@ impl Neighbors {
         if !self.own.phase.holds() || self.own.must_yield(now) {
             self.lose_own(hardware, port, now);
         } else if let Some(message) = self.own.defend(now) {
-            self.broadcast(message);
+            if self.config.pe {
+                self.broadcast(message);
+            }
             if heard.source == Source::Arp {
                 // Who speaks plain ARP only would not hear it.
                 self.announce_plain();
@@ -590,18 +600,6 @@ impl Neighbors {
             self.events.push_back(Event::OwnConflict { hardware, port, lost: false });
         }
         Err(Refused::Conflict)
-    }
-
-    /// An ARP Announcement (RFC 5227 §2.3): of a whole address, as no other is defended against plain ARP.
-    fn announce_plain(&mut self) {
-        let message = ArpRepr::EthernetIpv4 {
-            operation: ArpOperation::Request,
-            source_hardware_addr: self.config.hardware,
-            source_protocol_addr: self.own.set.ip,
-            target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: self.own.set.ip,
-        };
-        self.outputs.push_back(Output::Arp { destination: EthernetAddress::BROADCAST, message });
     }
 
     fn drop_plain_bindings(&mut self, ip: Ipv4Addr) {

@@ -35,7 +35,9 @@ drop_reasons! {
     EtherType = "ether_type",
     /// Unicast to another link-layer address, or not for a node of this kind.
     NotOurFrame = "not_our_frame",
-    /// ARP that is neither plain ARP for IPv4 nor PE-ARP.
+    /// IPv4 from a link-layer address that is no host's.
+    FrameSource = "frame_source",
+    /// ARP that is neither plain ARP for IPv4 nor PE-ARP, or plain ARP with an unknown operation.
     ArpFormat = "arp_format",
     /// PE-ARP of another version.
     PeArpVersion = "pe_arp_version",
@@ -75,7 +77,7 @@ drop_reasons! {
     NoRecords = "no_records",
     /// Not IPv4 where IPv4 is expected.
     NotIpv4 = "not_ipv4",
-    /// Cut short.
+    /// Shorter than it says that it is, or too short to say.
     Truncated = "truncated",
     /// Wrong IPv4 header checksum.
     HeaderChecksum = "header_checksum",
@@ -261,6 +263,11 @@ impl Counters {
         let ended = self.delivered + self.forwarded + self.pending + self.drops.0.iter().sum::<u64>();
         self.received + self.originated == ended
     }
+}
+
+/// Whether one host can have this link-layer address.
+pub(super) fn is_station(address: EthernetAddress) -> bool {
+    address.is_unicast() && address.0 != [0; 6]
 }
 
 /// Whether a frame with this destination concerns a node with link-layer address `own`.

@@ -1,11 +1,12 @@
 //! What host and router have in common on an Ethernet link: ARP in and out, next hops, waiting packets.
 
+use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
 use smoltcp::time::Instant;
-use smoltcp::wire::{ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol};
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol};
 
-use super::counters::{Counters, is_for};
+use super::counters::{Counters, is_for, is_station};
 use super::{DropReason, LinkId, Verdict};
 use crate::neighbor::{Event, Neighbors, Output, Refused, Target};
 use crate::wire::pe_arp::{self, Message};
@@ -25,19 +26,41 @@ pub(super) struct Interface {
     pub(super) name: String,
     pub(super) link: LinkId,
     pub(super) neighbors: Neighbors,
+    /// All hosts of the link's prefix, where it has such an address: no host has it (PE-ARP rule 10).
+    pub(super) broadcast: Option<Ipv4Addr>,
     /// ar$pro of PE-ARP.
     pub(super) pro: u16,
+}
+
+/// ar$hrd, ar$pro, ar$hln and ar$pln of plain ARP for IPv4 on Ethernet.
+const PLAIN_FORMAT: [u8; 6] = [0, 1, 8, 0, 6, 4];
+
+/// Plain ARP as bytes. Types and lengths come first: they say how long the rest has to be.
+fn parse_plain(arp: &[u8]) -> Result<ArpRepr, DropReason> {
+    if *arp.first_chunk().ok_or(DropReason::Truncated)? != PLAIN_FORMAT {
+        return Err(DropReason::ArpFormat);
+    }
+    let packet = ArpPacket::new_checked(arp).map_err(|_| DropReason::Truncated)?;
+    if matches!(packet.operation(), ArpOperation::Unknown(_)) {
+        return Err(DropReason::ArpFormat);
+    }
+    ArpRepr::parse(&packet).map_err(|_| DropReason::ArpFormat)
 }
 
 impl Interface {
     /// Takes a frame apart; ARP ends here.
     pub(super) fn receive(&mut self, frame: &mut Frame, now: Instant) -> Result<Payload, DropReason> {
         let ethernet = EthernetFrame::new_checked(frame.bytes()).map_err(|_| DropReason::ShortFrame)?;
-        let destination = ethernet.dst_addr();
+        let (source, destination) = (ethernet.src_addr(), ethernet.dst_addr());
+        // A loop on the link, whatever it carries: nobody else sends from this address.
+        if source == self.neighbors.config().hardware {
+            return Err(DropReason::OwnEcho);
+        }
         if !is_for(destination, self.neighbors.config().hardware) {
             return Err(DropReason::NotOurFrame);
         }
         match ethernet.ethertype() {
+            EthernetProtocol::Ipv4 if !is_station(source) => Err(DropReason::FrameSource),
             EthernetProtocol::Ipv4 => {
                 frame.pop_ethernet_header();
                 Ok(Payload::Ipv4 { unicast: !destination.is_broadcast() && !destination.is_multicast() })
@@ -57,11 +80,25 @@ impl Interface {
             let packet = pe_arp::Packet::new_checked(arp, self.pro)?;
             let message = Message::parse(&packet)?;
             tracing::trace!(link = %self.name, kind = ?message.kind(), from = %source, "PE-ARP in");
+            self.check_addresses(message.sender.ip, message.target.ip)?;
             Ok(self.neighbors.handle_pe(source, &message, now)?)
         } else {
-            let packet = ArpPacket::new_checked(arp).map_err(|_| DropReason::ArpFormat)?;
-            let message = ArpRepr::parse(&packet).map_err(|_| DropReason::ArpFormat)?;
+            let message = parse_plain(arp)?;
+            let ArpRepr::EthernetIpv4 { source_protocol_addr: sender, target_protocol_addr: target, .. } =
+                message
+            else {
+                return Err(DropReason::ArpFormat);
+            };
+            self.check_addresses(sender, target)?;
             Ok(self.neighbors.handle_arp(source, &message, now)?)
+        }
+    }
+
+    /// PE-ARP rule 10, as far as it needs the link's prefix; the engine does the rest.
+    fn check_addresses(&self, sender: Ipv4Addr, target: Ipv4Addr) -> Result<(), DropReason> {
+        match self.broadcast {
+            Some(all) if all == sender || all == target => Err(DropReason::ArpAddress),
+            _ => Ok(()),
         }
     }
 

@@ -147,7 +147,13 @@ impl Host {
             echo_map: EchoMap::new(stack.iter().copied()),
             program_part: program.iter().copied().collect(),
             stack_part: stack.iter().copied().collect(),
-            interface: Interface { name: config.links.lan, link: LAN, neighbors, pro: config.pro },
+            interface: Interface {
+                name: config.links.lan,
+                link: LAN,
+                neighbors,
+                broadcast: config.address.broadcast(),
+                pro: config.pro,
+            },
             tun_name: config.links.tun,
             address: config.address,
             gateway: config.gateway,
@@ -412,12 +418,17 @@ impl Host {
     /// A packet from the LAN.
     fn receive_lan(&mut self, unicast: bool, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
         let packet = ipv4::check(frame.bytes())?;
-        let destination = packet.dst_addr();
+        let (source, destination) = (packet.src_addr(), packet.dst_addr());
         let length = usize::from(packet.total_len());
         let group = destination.is_multicast()
             || destination.is_broadcast()
             || Some(destination) == self.address.broadcast();
         let key = FlowKey::of(&packet);
+        // RFC 1122 §3.2.1.3; a host that has no address yet may call all of them.
+        let nameless = group && source.is_unspecified();
+        if !nameless && (!is_host(source) || Some(source) == self.address.broadcast()) {
+            return Err(DropReason::MartianSource);
+        }
         // The programs, and the stack, get no Ethernet padding.
         frame.set_len(length);
         if group {

@@ -128,7 +128,13 @@ impl Router {
                 },
                 now,
             );
-            let interface = Interface { name: link.name, link: LinkId(index), neighbors, pro: config.pro };
+            let interface = Interface {
+                name: link.name,
+                link: LinkId(index),
+                neighbors,
+                broadcast: prefix.broadcast(),
+                pro: config.pro,
+            };
             ports.push(Port { interface, address: link.address.address(), prefix, mtu: link.mtu, pe });
         }
         for route in &config.routes {

@@ -21,10 +21,11 @@ pub enum HeaderError {
 /// # Errors
 /// See [`HeaderError`].
 pub fn check(bytes: &[u8]) -> Result<Ipv4Packet<&[u8]>, HeaderError> {
-    let packet = Ipv4Packet::new_checked(bytes).map_err(|_| HeaderError::Truncated)?;
-    if packet.version() != 4 {
+    // The version first: what the other fields mean depends on it.
+    if bytes.first().is_some_and(|first| first >> 4 != 4) {
         return Err(HeaderError::Version);
     }
+    let packet = Ipv4Packet::new_checked(bytes).map_err(|_| HeaderError::Truncated)?;
     if !packet.verify_checksum() {
         return Err(HeaderError::Checksum);
     }

@@ -323,8 +323,8 @@ const TABLES: [&str; 9] = [
   LOST own    | !PlainForShared
   UNCL whole  | -
   PROB whole  | LOST lost !Conflict
-  ANN whole   | Announce arp? arp!B disputed !Conflict
-  HELD whole  | Announce arp? arp!B disputed !Conflict
+  ANN whole   | Announce arp? disputed !Conflict
+  HELD whole  | Announce arp? disputed !Conflict
   LOST whole  | -
   HELD leased | !PlainForShared
   EXP leased  | !PlainForShared
