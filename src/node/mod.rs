@@ -8,6 +8,8 @@ mod counters;
 mod echo_map;
 mod ethernet;
 mod host;
+#[cfg(test)]
+mod hostile;
 mod router;
 mod stack;
 #[cfg(test)]

@@ -423,6 +423,4 @@ impl Router {
 }
 
 #[cfg(test)]
-mod hostile;
-#[cfg(test)]
 mod tests;
