@@ -67,7 +67,7 @@ pub const SHARED_TIME: Duration = Duration::from_secs(240);
 pub const MAX_LEARNED_SHARED: usize = 16_384;
 /// Between two looks for those that may be forgotten.
 pub const SHARED_SWEEP_TIME: Duration = Duration::from_secs(1);
-/// Conflicts between others that are reported per second, and at once.
+/// Claims that are looked at for conflicts to report, and conflicts reported, per second and at once (PE-ARP rule 52).
 pub const CONFLICT_REPORTS_PER_SECOND: u32 = 100;
 /// Learned bindings of one link-layer address.
 pub const MAX_BINDINGS_PER_HARDWARE: usize = 16;

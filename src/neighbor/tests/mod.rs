@@ -1,5 +1,6 @@
 //! The engine from outside: messages, packets and the time go in, messages and events come out.
 
+mod bounds;
 mod claim;
 mod conflict;
 mod learning;
