@@ -271,7 +271,10 @@ impl Address {
         let groups = self.scopes.entry(scope).or_default();
         let at = groups.iter().position(|group| group.form == form).unwrap_or_else(|| {
             let slots = match form {
-                Form::Ports(scheme) if configured == Some(scheme) && scheme.length() <= MAX_DENSE_LENGTH => {
+                // Not for each scope: a claim for one protocol would take an array of its own.
+                Form::Ports(scheme)
+                    if scope == 0 && configured == Some(scheme) && scheme.length() <= MAX_DENSE_LENGTH =>
+                {
                     Slots::Dense(vec![EMPTY; scheme.sets() as usize].into())
                 }
                 _ => Slots::Sparse(FxHashMap::default()),

@@ -66,10 +66,9 @@ fn gaps_are_bounded() {
     let port = |n: usize| (n * usize::from(QUESTION_BLOCK)) as u16;
     for n in 0..=MAX_GAPS {
         let question = rig.ask(OTHER, port(n));
-        let (asked, gap) = (question.sender, PortRange::single(port(n)));
+        let (asked, gap) = (question.sender, lasting(3600, range(port(n), port(n))));
         let about = shared(OTHER).with_port(question.target.protocol, question.target.port);
-        let nak =
-            Message::nak(AUTHORITY, about, question.sender_hardware, asked, gap, Lifetime::Seconds(3600));
+        let nak = Message::nak(AUTHORITY, about, question.sender_hardware, asked, gap);
         assert_eq!(rig.hear(&nak), Ok(()), "{n}");
         // So that no limit of questions is in the way.
         rig.wait(secs(1));

@@ -268,10 +268,19 @@ fn answers_nobody_asked_for(us: Us, cases: &mut Cases) {
     add("a reply without records", &no_records, DropReason::WithoutAsked);
     let all = Message::reply(STRANGER, shared(SHARED), ours, to_us, &[of_a()]);
     add("an answer to SOLICIT-ALL, too late", &all, DropReason::Unsolicited);
-    let by_authority = altered(reply(STRANGER, ours, free()), |it| it.authority = true);
-    add("a reply in the name of an authority", &by_authority, DropReason::NoAuthority);
-    let announced = altered(Message::announce(STRANGER, port, &[free()]), |it| it.authority = true);
-    add("an announcement in the name of an authority", &announced, DropReason::NoAuthority);
+    // Rule 28: whatever it is, only an authority may say that it is one.
+    for message in [
+        reply(STRANGER, ours, free()),
+        Message::announce(STRANGER, port, &[free()]),
+        Message::resolve(STRANGER, PeAddress::new(WHOLE), to_us.with_port(6, Some(5000)), &[]),
+        Message::solicit_all(STRANGER, PeAddress::new(WHOLE), us.ip),
+        Message::probe(STRANGER, port, &[of_a()]),
+        Message::conflict(STRANGER, port, ours, &[of_a()]),
+        Message::release(STRANGER, port, &[of_a()]),
+    ] {
+        let what = format!("a {:?} in the name of an authority", message.kind());
+        add(&what, &altered(message, |it| it.authority = true), DropReason::NoAuthority);
+    }
 
     let disputed = shared(SHARED).with_port(0, Some(4096));
     let conflict = |to, owned| Message::conflict(STRANGER, disputed, to, &[owned]);
@@ -279,8 +288,8 @@ fn answers_nobody_asked_for(us: Us, cases: &mut Cases) {
     add("a CONFLICT about another set", &conflict(ours, free()), DropReason::Unsolicited);
     add("a CONFLICT for another host", &conflict(C, of_a()), DropReason::ArpNotForUs);
 
-    let gap = PortRange::new(0, u16::MAX).unwrap();
-    let nak = |from, asked, to| Message::nak(from, asked, to, to_us, gap, Lifetime::Seconds(3600));
+    let gap = Record::new(Claim::Range(PortRange::ALL), Lifetime::Seconds(3600));
+    let nak = |from, asked, to| Message::nak(from, asked, to, to_us, gap);
     let unsigned = |message| altered(message, |it| it.authority = false);
     add("a NAK of no authority", &nak(STRANGER, port, ours), DropReason::NoAuthority);
     add(
