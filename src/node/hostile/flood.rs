@@ -1,12 +1,14 @@
 //! Floods: what they cost is bounded by named constants, and no live traffic suffers.
 
+use smoltcp::time::Instant;
+
 use super::*;
 use crate::neighbor::{
-    MAX_BINDINGS, MAX_BINDINGS_PER_ADDRESS, MAX_BINDINGS_PER_HARDWARE, MAX_BLOCKS, MAX_QUESTIONS,
-    MAX_SOLICITORS,
+    LINK_QUESTIONS_PER_SECOND, MAX_BINDINGS, MAX_BINDINGS_PER_ADDRESS, MAX_BINDINGS_PER_HARDWARE, MAX_BLOCKS,
+    MAX_PENDING_BYTES_PER_ADDRESS, MAX_QUESTIONS, MAX_SOLICITORS,
 };
 use crate::node::RouterConfig;
-use crate::ports::Psid;
+use crate::ports::{Psid, Scheme};
 use crate::wire::pe_arp::{DEFAULT_PRO, MAX_RECORDS, Message, PeAddress, Record};
 use crate::wire::pe_arp_frame;
 
@@ -73,14 +75,14 @@ fn forged(number: u32, model: &mut Model) -> Frame {
     let on_link = |from: u8, count: u32| Ipv4Addr::new(198, 51, 100, from + (number / 10 % count) as u8);
     let router = model.us == THE_ROUTER;
     match number % 10 {
-        // The victim's own set.
+        // The victim's own set, for every protocol in turn.
         0 => {
             if router {
                 model.claimed(SHARED, forger);
             } else {
                 model.count("conflicting_claim");
             }
-            announce(forger, SHARED, psid("0,4,1"))
+            scoped(forger, SHARED, (number / 10) as u8, psid("0,4,1"))
         }
         // A free set of the same address, for every protocol in turn.
         1 => {
@@ -188,7 +190,7 @@ fn forged_schemes_and_scopes() {
         let ip = if number % 2 == 0 { SHARED } else { Ipv4Addr::new(198, 51, 100, 60) };
         let record = |at: u32| {
             let offset = (at % 16) as u8;
-            let scheme = crate::ports::Scheme::new(offset, (number % u32::from(17 - offset)) as u8).unwrap();
+            let scheme = Scheme::new(offset, (number % u32::from(17 - offset)) as u8).unwrap();
             let value = (number * 31 + at) % scheme.sets();
             let claim = Claim::Psid(Psid::new(scheme, value as u16).unwrap());
             Record { scope: (number + at) as u8, ..record(claim) }
@@ -214,11 +216,11 @@ fn forged_schemes_and_scopes() {
 #[test]
 fn questions_are_bounded() {
     const ADDRESSES: usize = 20;
-    let scheme: crate::ports::Scheme = "0,10".parse().unwrap();
+    let scheme: Scheme = "0,10".parse().unwrap();
     let address = |n: usize| Ipv4Addr::new(198, 51, 100, 100 + n as u8);
     let config =
         RouterConfig { shared: (0..ADDRESSES).map(|n| (address(n), scheme)).collect(), ..router_config() };
-    let now = smoltcp::time::Instant::from_secs(1);
+    let now = Instant::from_secs(1);
     let mut bench = Bench { node: Router::new(config, now), now };
     bench.pass(Duration::from_secs(5));
     bench.give(LAN, announce(C, WHOLE, FULL));
@@ -229,7 +231,7 @@ fn questions_are_bounded() {
     });
     let one = Frame::from_packet(&tcp((SERVER, 443), (SHARED, 1)));
     let (sent, counted) = give_all(&mut bench, OUTSIDE, scan);
-    let waiting = crate::neighbor::MAX_PENDING_BYTES_PER_ADDRESS / one.memory();
+    let waiting = MAX_PENDING_BYTES_PER_ADDRESS / one.memory();
     let asked = MAX_QUESTIONS / blocks;
     let expected: [(_, usize); 5] = [
         ("received", ADDRESSES * blocks),
@@ -239,7 +241,7 @@ fn questions_are_bounded() {
         ("arp_sent", sent.len()),
     ];
     assert_eq!(counted, expected.map(|(name, count)| (name, count as i64)).into());
-    assert_eq!(sent.len(), crate::neighbor::LINK_QUESTIONS_PER_SECOND as usize, "the burst of the link");
+    assert_eq!(sent.len(), LINK_QUESTIONS_PER_SECOND as usize, "the burst of the link");
     let open =
         bench.node.neighbors(bench.now).iter().filter(|(_, entry)| entry.state == "incomplete").count();
     assert_eq!(open, MAX_QUESTIONS);

@@ -17,7 +17,7 @@ use super::support::*;
 use super::{Counters, DropReason, Host, LinkId, Node, Router, Verdict};
 use crate::neighbor::Entry;
 use crate::wire::Frame;
-use crate::wire::pe_arp::{Claim, Kind};
+use crate::wire::pe_arp::Claim;
 
 const STRANGER: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 0x66]);
 

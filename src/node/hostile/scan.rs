@@ -5,6 +5,7 @@ use smoltcp::time::Instant;
 use super::*;
 use crate::node::RouterConfig;
 use crate::ports::{PortRange, Psid, Scheme};
+use crate::wire::pe_arp::Kind;
 
 /// A router whose LAN has these shared addresses, and knows a server outside.
 fn router_of(shared: Vec<(Ipv4Addr, Scheme)>) -> Bench<Router> {
@@ -35,6 +36,12 @@ impl Questions {
     }
 }
 
+fn add(all: &mut Counted, counted: Counted) {
+    for (name, count) in counted {
+        *all.entry(name).or_default() += count;
+    }
+}
+
 /// Speed of a scan: all ports in about a second.
 const PORTS_PER_MILLI: usize = 64;
 
@@ -51,27 +58,38 @@ fn a_scan_does_not_hold_up_live_traffic() {
         let outbound = ethernet(A, ROUTER_MAC, &tcp((SHARED, own.first()), (SERVER, 443)));
         let mut questions = Questions::default();
         let start = bench.now;
-        let mut unassigned = 0;
+        let mut all = Counted::new();
         // 65,536 probes in 1 s, or a little more.
         for first in (0..=u16::MAX).step_by(PORTS_PER_MILLI) {
             let ports = (0..PORTS_PER_MILLI as u16).map(|n| first + n).filter(|port| !own.contains(*port));
             let probes = ports.map(|port| from_outside((SHARED, port)));
             let (sent, counted) = give_all(&mut bench, OUTSIDE, probes);
             questions.note(bench.now, scheme, &sent);
-            unassigned += counted.get("unassigned_port").unwrap_or(&0);
+            add(&mut all, counted);
             let outcome = bench.give(OUTSIDE, inbound.clone());
             outcome.is_forwarded(LAN);
             assert_eq!(addresses(&outcome.frame).1, A);
             let outcome = bench.give(LAN, outbound.clone());
             outcome.is_forwarded(OUTSIDE);
             assert_eq!(addresses(&outcome.frame).1, SERVER_MAC);
-            let (sent, _) = bench.pass(Duration::from_millis(1));
+            let (sent, counted) = bench.pass(Duration::from_millis(1));
             questions.note(bench.now, scheme, &sent);
+            add(&mut all, counted);
         }
         assert!(bench.now - start < Duration::from_secs(3), "within one negative lifetime");
         assert!(!questions.0.is_empty() && questions.0.len() < scheme.sets() as usize, "{scheme}");
         assert!(questions.0.values().all(|times| times.len() <= 3), "{scheme}");
-        assert_eq!(unassigned, if scheme.offset() == 0 { 0 } else { 1024 }, "ports of no PSID");
+        // Each probe waits, found no room to wait, or was for a port of no PSID; of the latter, 10 in a second are told.
+        let of = |name| all.get(name).copied().unwrap_or(0);
+        let asked: usize = questions.0.values().map(Vec::len).sum();
+        assert_eq!(of("received"), 65_536 - i64::from(own.count()));
+        assert_eq!(of("received"), of("pending") + of("pending_full") + of("unassigned_port"));
+        assert_eq!(of("unassigned_port"), if scheme.offset() == 0 { 0 } else { 1024 });
+        assert_eq!((of("arp_sent"), of("originated")), (asked as i64, of("forwarded")));
+        assert_eq!(of("forwarded"), if scheme.offset() == 0 { 0 } else { 10 });
+        let names =
+            ["arp_sent", "forwarded", "originated", "pending", "pending_full", "received", "unassigned_port"];
+        assert!(all.keys().all(|name| names.contains(name)), "{all:?}");
     }
 }
 
