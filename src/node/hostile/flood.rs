@@ -249,6 +249,33 @@ fn questions_are_bounded() {
     bench.give(OUTSIDE, frame).is_forwarded(LAN);
 }
 
+/// Rules 36, 47 and 50: a scan of more addresses than there may be questions about. It costs each packet the same, and
+/// live traffic nothing.
+#[test]
+fn addresses_asked_about_are_bounded() {
+    const ADDRESSES: usize = 20_000;
+    let mut config = router_config();
+    config.links[1].address = "172.16.0.1/12".parse().unwrap();
+    let now = Instant::from_secs(1);
+    let mut bench = Bench { node: Router::new(config, now), now };
+    bench.pass(Duration::from_secs(5));
+    bench.give(LAN, announce(A, SHARED, psid("0,4,1")));
+    let scan = (0..ADDRESSES as u32).map(|n| {
+        let to = Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 17, 0, 0)) + n);
+        ethernet(SERVER_MAC, OUTSIDE_MAC, &tcp((SERVER, 443), (to, 80)))
+    });
+    let (sent, counted) = give_all(&mut bench, OUTSIDE, scan);
+    let (all, open) = (ADDRESSES as i64, MAX_QUESTIONS as i64);
+    // RESOLVE and plain ARP for each token of the link.
+    let burst = 2 * i64::from(LINK_QUESTIONS_PER_SECOND);
+    let expected =
+        [("received", all), ("pending", open), ("questions_full", all - open), ("arp_sent", burst)];
+    assert_eq!(counted, expected.into());
+    assert_eq!(sent.len() as i64, burst);
+    let frame = ethernet(SERVER_MAC, OUTSIDE_MAC, &tcp((SERVER, 443), (SHARED, 5000)));
+    bench.give(OUTSIDE, frame).is_forwarded(LAN);
+}
+
 /// Rules 41, 47 and 112: SOLICIT-ALL is answered once per second and asker, for as many askers as have room.
 fn solicit_all_flood<N: Victim>(us: Us, mut bench: Bench<N>) {
     let solicit = |asker: u32| {
