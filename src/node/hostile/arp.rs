@@ -444,19 +444,16 @@ fn plain(us: Us, cases: &mut Cases) {
             .answered("Announce", everybody)
             .answered("plain 1", everybody)
     };
+    // Rules 27 and 53: to the host it is news of the router, which is asked and keeps its place.
+    let asked = || End::taken().answered("Resolve", ROUTER_MAC).learning(ROUTER, STRANGER, &[Claim::Full]);
     for (what, frame) in [
         ("a gratuitous request of the router's address", request(ROUTER, ROUTER)),
         ("a request from the router's address", request(ROUTER, WHOLE)),
     ] {
-        cases.add(format!("plain ARP: {what}"), frame, defended(), End::taken());
+        cases.add(format!("plain ARP: {what}"), frame, defended(), asked());
     }
     let stolen = reply(ROUTER, ours, us.ip);
-    cases.add(
-        "plain ARP: a reply from the router's address",
-        stolen,
-        defended(),
-        End::dropped(DropReason::Unsolicited),
-    );
+    cases.add("plain ARP: a reply from the router's address", stolen, defended(), asked());
 }
 
 /// Rule 55: a host with a whole address defends it against plain ARP of every kind, in kind, and at most every 10 s.
