@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::EthernetAddress;
 
-use super::DEFEND_INTERVAL;
+use super::{DEFEND_INTERVAL, IDLE_TIME};
 use crate::ports::{PortRange, Psid};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
 
@@ -150,7 +150,14 @@ pub(super) struct Binding {
 impl Binding {
     /// When something is due: the end of a state or of a record.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.records.iter().map(|held| held.until).chain([self.state.deadline()]).flatten().min()
+        let ends = [self.state.deadline(), self.idle_end()];
+        self.records.iter().map(|held| held.until).chain(ends).flatten().min()
+    }
+
+    /// When it is forgotten unless it is used or heard of.
+    pub(super) fn idle_end(&self) -> Option<Instant> {
+        let idle = matches!(self.state, State::Reachable { .. } | State::Stale) && !self.source.is_given();
+        idle.then(|| self.heard + IDLE_TIME)
     }
 
     /// Whether it holds just these records; how long is another matter.

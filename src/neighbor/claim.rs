@@ -15,7 +15,7 @@ use rand::Rng;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::EthernetAddress;
 
-use super::binding::meet;
+use super::binding::{meet, names};
 use super::{
     ANNOUNCE_INTERVAL, ANNOUNCE_NUM, ANNOUNCE_WAIT, DEFEND_INTERVAL, MAX_SOLICITORS, PROBE_MAX, PROBE_MIN,
     PROBE_NUM, PROBE_WAIT, PROBE_WAIT_AUTHORITATIVE, RATE_LIMIT_INTERVAL, SOLICIT_INTERVAL,
@@ -171,7 +171,14 @@ impl OwnClaim {
         if self.set.ip != ip || !self.is_disputable() {
             return None;
         }
-        self.set.records.iter().find_map(|own| records.iter().find_map(|other| meet(own, other)))
+        // PE-ARP rule 24: what is withdrawn is not claimed.
+        let claimed = || records.iter().filter(|record| record.lifetime != Lifetime::Withdrawn);
+        self.set.records.iter().find_map(|own| claimed().find_map(|other| meet(own, other)))
+    }
+
+    /// Whether all that a record names is part of the own set, while that is in use or probed.
+    pub(super) fn covers(&self, record: &Record) -> bool {
+        self.is_disputable() && self.set.records.iter().any(|own| names(own, record))
     }
 
     /// Starts to probe: at once where the set was given, else after a random wait (PE-ARP rule 56).

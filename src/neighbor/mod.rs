@@ -10,9 +10,11 @@
 //! [`Neighbors::poll_transmit`] and [`Neighbors::poll_event`]. States and constants are those of RFC 4861 §7.3
 //! and §10; rules are those of docs/protocol.md.
 
+mod api;
 mod binding;
 mod claim;
 mod engine;
+mod learn;
 mod limit;
 mod questions;
 mod receive;
@@ -20,9 +22,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use api::{Config, Entry, Event, Output, Refused, Target};
 pub use binding::{Source, State};
 pub use claim::{ClaimPhase, OwnSet};
-pub use engine::{Config, Entry, Event, Neighbors, Output, Refused, Target};
+pub use engine::Neighbors;
 pub use limit::TokenBucket;
 
 use smoltcp::time::Duration;
@@ -69,12 +72,16 @@ pub const MAX_LEARNED_SHARED: usize = 16_384;
 pub const SHARED_SWEEP_TIME: Duration = Duration::from_secs(1);
 /// Claims that are looked at for conflicts to report, and conflicts reported, per second and at once (PE-ARP rule 52).
 pub const CONFLICT_REPORTS_PER_SECOND: u32 = 100;
+/// How long a binding of which nothing is heard and that nobody uses is kept (PE-ARP rule 32).
+pub const IDLE_TIME: Duration = Duration::from_secs(3600);
 /// Learned bindings of one link-layer address.
 pub const MAX_BINDINGS_PER_HARDWARE: usize = 16;
 /// Learned bindings of one IPv4 address.
 pub const MAX_BINDINGS_PER_ADDRESS: usize = 4096;
 /// Learned bindings of one link.
 pub const MAX_BINDINGS: usize = 65_536;
+/// Bindings that one answer may take the place of.
+pub const MAX_EVICTIONS: usize = 8;
 /// Port blocks of all bindings of one link; a ragged range is up to 30 blocks.
 pub const MAX_BLOCKS: usize = 262_144;
 /// NAKed ranges remembered for one address.

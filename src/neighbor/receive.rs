@@ -5,68 +5,15 @@ use core::net::Ipv4Addr;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
 
-use super::binding::{Binding, Held, Point, Source, State, names};
-use super::engine::{Event, Neighbors, Output, Refused};
+use super::api::{Event, Output, Refused};
+use super::binding::{Binding, Held, Source, names};
+use super::engine::Neighbors;
+use super::learn::{Heard, claims};
 use super::questions::Block;
-use super::{GAP_TIME, GAP_TIME_MAX, MAX_LEARNED_SHARED, SOLICIT_WINDOW};
+use super::{GAP_TIME, GAP_TIME_MAX, SOLICIT_WINDOW};
 use crate::ports::PortRange;
 use crate::wire::icmp::is_host;
-use crate::wire::pe_arp::{Claim, Kind, Lifetime, MAX_RECORDS, Message, PeAddress, Record};
-
-/// What was heard of an owner.
-struct Heard<'a> {
-    ip: Ipv4Addr,
-    hardware: EthernetAddress,
-    records: &'a [Record],
-    /// The records replace what was known (PE-ARP rule 2).
-    complete: bool,
-    /// The address has several owners.
-    shared: bool,
-    source: Source,
-    /// The owner answered a question, so that it hears us, too.
-    confirmed: bool,
-}
-
-/// How an owner stands after what was heard of it.
-struct Standing {
-    confirmed: bool,
-    /// The state that it keeps, unless it was confirmed.
-    keeps: Option<State>,
-    disputed: Option<Point>,
-    challenged: Option<Instant>,
-    /// What it did not claim before.
-    gained: Vec<Held>,
-}
-
-impl Standing {
-    /// `records`: what it holds from now on.
-    fn new(earlier: Option<&Binding>, heard: &Heard<'_>, records: &[Held], now: Instant) -> Self {
-        let Some(earlier) = earlier else {
-            let confirmed = heard.confirmed;
-            return Self { confirmed, keeps: None, disputed: None, challenged: None, gained: Vec::new() };
-        };
-        // PE-ARP rule 20: what plain ARP taught is learned like the rest.
-        let same = earlier.source.rank() == heard.source.rank() && earlier.holds_same(records);
-        // PE-ARP rule 34: an answer to another question confirms nothing about the port that is being asked for, as
-        // long as that is still claimed.
-        let still =
-            |(protocol, port): &Point| records.iter().any(|held| held.record.contains(*protocol, *port));
-        let asked = earlier.asked().filter(still);
-        let confirmed = heard.confirmed && asked.is_none_or(|point| claims(heard.records, point));
-        // PE-ARP rule 53: a dispute ends with an answer, or with the claim to the disputed port; with no other news.
-        let disputed = earlier.disputed.filter(still).filter(|_| !confirmed);
-        let challenged = match earlier.disputed {
-            Some(_) if confirmed => Some(now),
-            Some(_) if disputed.is_none() => None,
-            _ => earlier.challenged,
-        };
-        // RFC 4861 §7.2.5: an unsolicited message that says nothing new leaves the state alone.
-        let keeps = (same || disputed.is_some() || heard.confirmed).then(|| earlier.state.at(now));
-        let new = |held: &&Held| !same && !earlier.claims(held);
-        let gained = records.iter().filter(new).copied().collect();
-        Self { confirmed, keeps, disputed, challenged, gained }
-    }
-}
+use crate::wire::pe_arp::{Claim, Kind, Lifetime, Message, PeAddress, Record};
 
 /// What a plain ARP message says: the sender owns all of the address.
 const WHOLE: [Record; 1] = [Record::new(Claim::Full, Lifetime::Unknown)];
@@ -147,7 +94,7 @@ impl Neighbors {
         let result = match operation {
             // PE-ARP rule 55, RFC 5227 §2.4: whatever it asks or answers, it claims the own address.
             _ if sender == self.own.set.ip && self.own.is_disputable() => {
-                self.learn_plain(sender, hardware, false, now)
+                self.on_own_claimed(hardware, self.own.set.first_port, true, now)
             }
             ArpOperation::Request => self.on_plain_request(hardware, sender, target, now),
             ArpOperation::Reply if !named => Err(Refused::Unsolicited),
@@ -213,6 +160,10 @@ impl Neighbors {
         let asked = self.questions.asks_any(sender) || self.bound(sender, hardware).is_some_and(probed);
         let told = to_us && target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
         if to_us && asked {
+            // PE-ARP rule 40: the owner's own answer may be slower, and tells that the address is shared.
+            if self.config.pe {
+                self.solicited.insert(sender, now);
+            }
             self.learn_plain(sender, hardware, true, now)
         } else if told || self.knows_plain(sender) {
             self.learn_plain(sender, hardware, false, now)
@@ -267,9 +218,11 @@ impl Neighbors {
         // need it: the target, and a router.
         let known = self.table.find(message.sender.ip, message.sender_hardware).is_some();
         // PE-ARP rule 55: whatever is asked, a claim to the own set is heard.
-        let disputes = self.own.disputed(message.sender.ip, &message.records).is_some();
-        if !message.records.is_empty() && (ours || known || disputes || self.config.router) {
+        let disputed = self.own.disputed(message.sender.ip, &message.records);
+        if !message.records.is_empty() && (ours || known || self.config.router) {
             result = self.learn(&self.heard(message, false), now);
+        } else if let Some(port) = disputed {
+            result = self.on_own_claimed(message.sender_hardware, port, false, now);
         }
         let (to, sender) = (message.sender_hardware, message.sender);
         if ours {
@@ -376,7 +329,7 @@ impl Neighbors {
         Ok(())
     }
 
-    fn lose_own(&mut self, hardware: EthernetAddress, port: u16, now: Instant) {
+    pub(super) fn lose_own(&mut self, hardware: EthernetAddress, port: u16, now: Instant) {
         if let Some(message) = self.own.lose(&mut self.rng, now) {
             self.broadcast(message);
         }
@@ -441,196 +394,4 @@ impl Neighbors {
         let asked = binding.filter(|binding| binding.source != Source::Arp).and_then(Binding::asked);
         asked.is_some_and(|asked| claims(&message.records, asked))
     }
-
-    /// Learns what an owner said of itself.
-    fn learn(&mut self, heard: &Heard<'_>, now: Instant) -> Result<(), Refused> {
-        if !self.config.prefix.contains_addr(&heard.ip) || !is_host(heard.ip) {
-            return Err(Refused::OffLink);
-        }
-        if let Some(port) = self.own.disputed(heard.ip, heard.records) {
-            return self.on_own_claimed(heard, port, now);
-        }
-        let earlier = self.table.find(heard.ip, heard.hardware);
-        let earlier_binding = earlier.and_then(|id| self.table.binding(id));
-        if let Some(binding) = earlier_binding
-            && binding.source > heard.source
-        {
-            // A plain answer of a host that speaks PE-ARP tells nothing new.
-            self.note_shared(heard, now);
-            return Ok(());
-        }
-        // PE-ARP rule 121: who owns what of it was told, and not by the link.
-        if self.config.authority && self.table.scheme(heard.ip).is_some() {
-            return Err(Refused::NotLeased);
-        }
-        let records = merge(earlier_binding, heard, now);
-        if records.is_empty() {
-            if let Some(id) = earlier {
-                self.uninstall(id);
-            }
-            self.note_shared(heard, now);
-            return Ok(());
-        }
-        // Before anything else: a claim that is not taken changes nothing, and a flood of them must cost little.
-        if records.len() > MAX_RECORDS
-            || !self.table.has_room(heard.ip, heard.hardware, &records)
-            || !self.may_note_shared(heard)
-        {
-            return Err(Refused::TableFull);
-        }
-        self.note_shared(heard, now);
-        // What plain ARP taught of the host itself may just have gone.
-        let earlier_binding = self.table.find(heard.ip, heard.hardware).and_then(|id| self.table.binding(id));
-        let seniority = earlier_binding.map(|binding| binding.seniority);
-        let Standing { confirmed, keeps, disputed, challenged, gained } =
-            Standing::new(earlier_binding, heard, &records, now);
-        let state = match keeps {
-            _ if confirmed => self.reachable(now),
-            Some(state) => state,
-            None => State::Stale,
-        };
-        let seniority = self.seniority_among(heard, (&records, &gained), seniority, now);
-        let binding = Binding {
-            ip: heard.ip,
-            hardware: heard.hardware,
-            records,
-            source: heard.source,
-            seniority,
-            state,
-            heard: now,
-            challenged,
-            disputed,
-        };
-        self.install(binding, now)
-    }
-
-    /// Which place a claim takes among the others to the same ports (PE-ARP rule 53): behind an incumbent that is
-    /// REACHABLE, which is asked whether it is still there; before one that is not. To what it gained, the owner of
-    /// an earlier claim is a newcomer, too.
-    fn seniority_among(
-        &mut self,
-        heard: &Heard<'_>,
-        (records, gained): (&[Held], &[Held]),
-        earlier: Option<i64>,
-        now: Instant,
-    ) -> i64 {
-        let rank = heard.source.rank();
-        let claim = (rank, earlier.unwrap_or(i64::MIN));
-        // PE-ARP rule 51: an authority speaks for owners, not against them.
-        if heard.source != Source::Proxy {
-            self.report_conflicts(heard, (records, gained), claim, now);
-        }
-        // The lowest place of those that the claim comes behind.
-        let mut behind = None;
-        for id in self.table.standing(heard.ip, now) {
-            let Some(incumbent) = self.table.binding_mut(id) else { continue };
-            if incumbent.hardware == heard.hardware || incumbent.source.rank() != rank {
-                continue;
-            }
-            // To what it gained, the owner of an earlier claim is a newcomer, too.
-            let contested = if incumbent.precedence() > claim { records } else { gained };
-            let Some(point) = incumbent.meets(contested) else { continue };
-            behind = Some(behind.map_or(incumbent.seniority, |lowest: i64| lowest.min(incumbent.seniority)));
-            if matches!(incumbent.state.at(now), State::Reachable { .. }) && !incumbent.rests(now) {
-                incumbent.challenged = Some(now);
-                incumbent.disputed = Some(point);
-                self.confirm(id, 0, now);
-            }
-        }
-        match behind {
-            Some(lowest) => earlier.map_or(lowest - 1, |own| own.min(lowest - 1)),
-            None => self.next_seniority(),
-        }
-    }
-
-    /// Tells of the others who claim the same ports, as often as PE-ARP rule 52 lets it: this looks at all bindings of
-    /// the address.
-    fn report_conflicts(
-        &mut self,
-        heard: &Heard<'_>,
-        (records, gained): (&[Held], &[Held]),
-        claim: (u8, i64),
-        now: Instant,
-    ) {
-        if !self.reports.take(now) {
-            return;
-        }
-        for (_, other) in self.table.of_address(heard.ip) {
-            let contested = if other.precedence() > claim { records } else { gained };
-            let another = other.hardware != heard.hardware && other.source.rank() >= claim.0;
-            if another && other.meets(contested).is_some() {
-                let (ip, incumbent, newcomer) = (heard.ip, other.hardware, heard.hardware);
-                self.events.push_back(Event::Conflict { ip, incumbent, newcomer });
-                if !self.reports.take(now) {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Whether there is room to remember that the address is shared.
-    fn may_note_shared(&self, heard: &Heard<'_>) -> bool {
-        !heard.shared
-            || self.learned_shared.contains_key(&heard.ip)
-            || self.learned_shared.len() < MAX_LEARNED_SHARED
-    }
-
-    /// PE-ARP rule 26: what an accepted message says of its sender's address.
-    fn note_shared(&mut self, heard: &Heard<'_>, now: Instant) {
-        if let Some(last) = self.learned_shared.get_mut(&heard.ip) {
-            *last = now;
-        } else if heard.shared && self.may_note_shared(heard) {
-            self.learned_shared.insert(heard.ip, now);
-            self.drop_plain_bindings(heard.ip);
-        }
-    }
-
-    fn on_own_claimed(&mut self, heard: &Heard<'_>, port: u16, now: Instant) -> Result<(), Refused> {
-        let hardware = heard.hardware;
-        if !self.own.phase.holds() || self.own.must_yield(now) {
-            self.lose_own(hardware, port, now);
-        } else if let Some(message) = self.own.defend(now) {
-            if self.config.pe {
-                self.broadcast(message);
-            }
-            if heard.source == Source::Arp {
-                // Who speaks plain ARP only would not hear it.
-                self.announce_plain();
-            }
-            self.events.push_back(Event::OwnConflict { hardware, port, lost: false });
-        }
-        Err(Refused::Conflict)
-    }
-
-    fn drop_plain_bindings(&mut self, ip: Ipv4Addr) {
-        let plain: Vec<_> = self
-            .table
-            .of_address(ip)
-            .filter(|(_, binding)| binding.source == Source::Arp)
-            .map(|(id, _)| id)
-            .collect();
-        for id in plain {
-            self.uninstall(id);
-        }
-    }
-}
-
-fn claims(records: &[Record], (protocol, port): Point) -> bool {
-    records.iter().any(|record| record.contains(protocol, port))
-}
-
-/// PE-ARP rule 2: COMPLETE replaces, else records add up; a lifetime of 0 takes a record away.
-fn merge(earlier: Option<&Binding>, heard: &Heard<'_>, now: Instant) -> Vec<Held> {
-    let adds_to = |binding: &&Binding| !heard.complete && binding.source == heard.source;
-    let kept = earlier.filter(adds_to).map_or(&[][..], |binding| &binding.records);
-    let replaced = |old: &Record| {
-        heard.records.iter().any(|new| match new.lifetime {
-            Lifetime::Withdrawn => names(new, old),
-            Lifetime::Seconds(_) | Lifetime::Unknown => (new.claim, new.scope) == (old.claim, old.scope),
-        })
-    };
-    let mut records: Vec<Held> = kept.iter().filter(|held| !replaced(&held.record)).copied().collect();
-    let stands = |record: &&Record| record.lifetime != Lifetime::Withdrawn;
-    records.extend(heard.records.iter().filter(stands).map(|record| Held::new(*record, now)));
-    records
 }

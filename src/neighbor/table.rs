@@ -144,6 +144,26 @@ impl Table {
         address.confirmed.iter().copied().collect()
     }
 
+    /// Of the learned bindings that stand in the way of another one, that which is STALE and was not heard of for
+    /// longest. It looks at all of them: for answers only, which are as rare as questions.
+    pub(super) fn least_wanted(
+        &self,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        now: Instant,
+    ) -> Option<BindingId> {
+        let of_hardware = self.per_hardware.get(&hardware).copied().unwrap_or(0) >= MAX_BINDINGS_PER_HARDWARE;
+        let of_address =
+            self.addresses.get(&ip).is_some_and(|address| address.learned >= MAX_BINDINGS_PER_ADDRESS);
+        let in_the_way = |binding: &Binding| {
+            let itself = binding.ip == ip && binding.hardware == hardware;
+            let counted = (!of_hardware || binding.hardware == hardware) && (!of_address || binding.ip == ip);
+            counted && !itself && !binding.source.is_given() && binding.state.at(now) == State::Stale
+        };
+        let candidates = self.iter().filter(|(_, binding)| in_the_way(binding));
+        candidates.min_by_key(|(id, binding)| (binding.heard, *id)).map(|(id, _)| id)
+    }
+
     pub(super) fn find(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> Option<BindingId> {
         self.index.get(&(ip, hardware)).copied()
     }

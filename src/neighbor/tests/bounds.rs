@@ -119,3 +119,40 @@ fn a_flood_comes_behind_all_that_stand() {
     assert!(rig.owner(150).is_some_and(|owner| owner.0[1] == 0x66));
     assert_eq!([A, C].map(|owner| rig.state_of(owner)), [None; 2]);
 }
+
+/// Rule 29: who answers a question takes the place of whoever was not heard of for longest; who is not asked does not,
+/// and nobody takes the place of an owner that is REACHABLE.
+#[test]
+fn an_answer_takes_the_place_of_the_oldest() {
+    let mut rig = Rig::new(router());
+    rig.confirm(A, SHARED, &[psid("0,4,1")]);
+    for n in 0..MAX_BINDINGS_PER_ADDRESS as u16 {
+        rig.wait(millis(1));
+        let _ = rig.hear(&announce(mac(0x1000 + n), SHARED, &[psid("0,4,2")]));
+    }
+    assert_eq!(rig.hear(&announce(B, SHARED, &[psid("0,4,3")])), Err(Refused::TableFull));
+    let question = rig.ask(SHARED, 12_288);
+    assert_eq!(rig.hear(&reply(B, &question, &[psid("0,4,3")])), Ok(()));
+    assert_eq!((rig.owner(12_288), rig.owner(4096)), (Some(B), Some(A)));
+    let of_address = rig.engine.entries(rig.now).iter().filter(|entry| entry.ip == SHARED).count();
+    assert_eq!(of_address, MAX_BINDINGS_PER_ADDRESS);
+    assert_eq!(rig.state_of(mac(0x1000)), None, "the oldest");
+    assert_eq!(rig.state_of(mac(0x1001)), Some("stale"));
+}
+
+/// The same for the addresses of one host: it answers for a new one, and an old one is forgotten.
+#[test]
+fn an_answer_takes_the_place_of_another_address() {
+    let mut rig = Rig::new(router());
+    let address = |n: usize| Ipv4Addr::new(192, 0, 2, 100 + n as u8);
+    for n in 0..MAX_BINDINGS_PER_HARDWARE {
+        rig.wait(millis(1));
+        rig.hear(&announce(A, address(n), &[full()])).unwrap();
+    }
+    let last = address(MAX_BINDINGS_PER_HARDWARE);
+    assert_eq!(rig.hear(&announce(A, last, &[full()])), Err(Refused::TableFull));
+    let question = rig.ask(last, 80);
+    assert_eq!(rig.hear(&reply(A, &question, &[full()])), Ok(()));
+    assert_eq!(rig.next_hop(tcp(last, 80)), Some(A));
+    assert_eq!((rig.next_hop(tcp(address(0), 80)), rig.next_hop(tcp(address(1), 80))), (None, Some(A)));
+}

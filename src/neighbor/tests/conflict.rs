@@ -182,6 +182,20 @@ fn a_static_binding_wins() {
     assert_eq!(owners(&mut rig), [Some(A), Some(A), Some(B)]);
 }
 
+/// Rules 5, 24: of a claim that meets the own set the rest is learned; what is withdrawn is not claimed.
+#[test]
+fn only_what_both_claim_is_disputed() {
+    let mut rig = Rig::new(sharer(A, "0,4,1"));
+    assert_eq!(rig.hear(&announce(B, SHARED, &[psid("0,4,1"), range(8000, 9000)])), Err(Refused::Conflict));
+    assert_eq!(rig.owner(9000), Some(B));
+    rig.take_sent();
+    rig.wait(secs(10));
+    let moved = [psid("0,4,2"), withdrawn(psid("0,4,1"))];
+    assert_eq!(rig.hear(&announce(B, SHARED, &moved)), Ok(()));
+    assert!(rig.take_pe(Kind::Announce).is_empty(), "nothing to defend");
+    assert_eq!(rig.owner(8200), Some(B));
+}
+
 /// Rule 52: a flood of claims is told of at a limited rate.
 #[test]
 fn conflicts_are_told_at_a_limited_rate() {

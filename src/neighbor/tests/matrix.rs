@@ -283,18 +283,18 @@ const TABLES: [&str; 8] = [
   PERM      | -            | PERM b:REA C       | PERM p:REA
 ",
     "
-            | timer        | silence
-  NONE      | -            | -
-  INC       | ?            | FAIL ? ? >Unreachable
-  FAIL      | FORG         | NONE
-  FORG      | NONE         | NONE
-  GAP       | NONE         | NONE
-  REA       | STA          | STA
-  STA       | -            | -
-  DEL       | PRO ?A       | NONE ?A ?A ?A
-  PRO       | ?A           | NONE ?A ?A
-  DIS b:STA | ?A           | NONE B:STA ?A ?A
-  PERM      | -            | -
+            | timer  | silence
+  NONE      | -      | -
+  INC       | ?      | FAIL ? ? >Unreachable
+  FAIL      | FORG   | NONE
+  FORG      | NONE   | NONE
+  GAP       | NONE   | NONE
+  REA       | STA    | NONE
+  STA       | NONE   | NONE
+  DEL       | PRO ?A | NONE ?A ?A ?A
+  PRO       | ?A     | NONE ?A ?A
+  DIS b:STA | ?A     | NONE B:STA ?A ?A
+  PERM      | -      | -
 ",
     "
             | REPLY 2       | NAK by B       | PROBE by B    | question by B

@@ -230,64 +230,64 @@ fn plain_claim(rig: &Rig) -> ArpRepr {
 
 const TABLES: [&str; 9] = [
     "
-              | timer               | silence
-  UNCL given  | -                   | -
-  PROB given  | ANN Announce Ready  | HELD Announce Announce Ready
-  ANN given   | HELD Announce       | HELD Announce
-  HELD given  | -                   | -
-  LOST given  | PROB Probe          | HELD Probe Announce Announce Ready
-  UNCL own    | -                   | -
-  PROB own    | Probe               | HELD Probe Probe Announce Announce Ready
-  ANN own     | HELD Announce       | HELD Announce
-  HELD own    | -                   | -
-  LOST own    | -                   | -
-  UNCL whole  | -                   | -
-  PROB whole  | ANN Announce Ready  | HELD Announce Announce Ready
-  ANN whole   | HELD Announce       | HELD Announce
-  HELD whole  | -                   | -
-  LOST whole  | PROB Probe          | HELD Probe Announce Announce Ready
-  HELD leased | EXP Expired         | EXP Expired
-  EXP leased  | -                   | -
+              | timer                   | silence
+  UNCL given  | -                       | -
+  PROB given  | ANN Announce Ready      | HELD Announce Announce Ready
+  ANN given   | HELD Announce           | HELD Announce
+  HELD given  | -                       | -
+  LOST given  | PROB Probe              | HELD Probe Announce Announce Ready
+  UNCL own    | -                       | -
+  PROB own    | Probe                   | HELD Probe Probe Announce Announce Ready
+  ANN own     | HELD Announce           | HELD Announce
+  HELD own    | -                       | -
+  LOST own    | -                       | -
+  UNCL whole  | -                       | -
+  PROB whole  | ANN arp? Announce Ready | HELD arp? Announce arp? Announce Ready
+  ANN whole   | HELD arp? Announce      | HELD arp? Announce
+  HELD whole  | -                       | -
+  LOST whole  | PROB arp? Probe         | HELD arp? Probe arp? Announce arp? Announce Ready
+  HELD leased | EXP Expired             | EXP Expired
+  EXP leased  | -                       | -
 ",
     "
-              | PROBE       | CONFLICT      | ANNOUNCE                    | twice
-  UNCL given  | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
-  PROB given  | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
-  ANN given   | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  HELD given  | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  LOST given  | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
-  UNCL own    | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
-  PROB own    | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
-  ANN own     | ConflictB   | !Unsolicited  | Announce disputed !Conflict | LOST Announce Release disputed lost !Conflict
-  HELD own    | ConflictB   | !Unsolicited  | Announce disputed !Conflict | LOST Announce Release disputed lost !Conflict
-  LOST own    | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
-  UNCL whole  | -           | !Unsolicited  | UNCL B:STA                  | UNCL B:STA
-  PROB whole  | LOST lost   | LOST lost     | LOST lost !Conflict         | LOST B:STA lost
-  ANN whole   | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  HELD whole  | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  LOST whole  | -           | !Unsolicited  | LOST B:STA                  | LOST B:STA
-  HELD leased | ConflictB   | !Unsolicited  | Announce disputed !Conflict | Announce disputed !Conflict
-  EXP leased  | -           | !Unsolicited  | EXP B:STA                   | EXP B:STA
+              | PROBE     | CONFLICT     | ANNOUNCE                               | twice
+  UNCL given  | -         | !Unsolicited | UNCL B:STA                             | UNCL B:STA
+  PROB given  | LOST lost | LOST lost    | LOST B:STA lost !Conflict              | LOST B:STA lost
+  ANN given   | ConflictB | !Unsolicited | ANN B:STA Announce disputed !Conflict  | ANN B:STA Announce disputed !Conflict
+  HELD given  | ConflictB | !Unsolicited | HELD B:STA Announce disputed !Conflict | HELD B:STA Announce disputed !Conflict
+  LOST given  | -         | !Unsolicited | LOST B:STA                             | LOST B:STA
+  UNCL own    | -         | !Unsolicited | UNCL B:STA                             | UNCL B:STA
+  PROB own    | LOST lost | LOST lost    | LOST B:STA lost !Conflict              | LOST B:STA lost
+  ANN own     | ConflictB | !Unsolicited | ANN B:STA Announce disputed !Conflict  | LOST B:STA Announce Release disputed lost !Conflict
+  HELD own    | ConflictB | !Unsolicited | HELD B:STA Announce disputed !Conflict | LOST B:STA Announce Release disputed lost !Conflict
+  LOST own    | -         | !Unsolicited | LOST B:STA                             | LOST B:STA
+  UNCL whole  | -         | !Unsolicited | UNCL B:STA                             | UNCL B:STA
+  PROB whole  | LOST lost | LOST lost    | LOST B:STA lost !Conflict              | LOST B:STA lost
+  ANN whole   | ConflictB | !Unsolicited | Announce disputed !Conflict            | Announce disputed !Conflict
+  HELD whole  | ConflictB | !Unsolicited | Announce disputed !Conflict            | Announce disputed !Conflict
+  LOST whole  | -         | !Unsolicited | LOST B:STA                             | LOST B:STA
+  HELD leased | ConflictB | !Unsolicited | HELD B:STA Announce disputed !Conflict | HELD B:STA Announce disputed !Conflict
+  EXP leased  | -         | !Unsolicited | EXP B:STA                              | EXP B:STA
 ",
     "
-              | RESOLVE by B                | RESOLVE | SOLICIT-ALL        | claim_own  | release_own
-  UNCL given  | -                           | -       | -                  | PROB Probe | -
-  PROB given  | LOST lost !Conflict         | -       | ANN Announce Ready | Probe      | UNCL
-  ANN given   | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  HELD given  | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  LOST given  | -                           | -       | -                  | PROB Probe | UNCL
-  UNCL own    | -                           | -       | -                  | PROB       | -
-  PROB own    | LOST lost !Conflict         | -       | -                  | -          | UNCL
-  ANN own     | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB       | UNCL Release
-  HELD own    | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB       | UNCL Release
-  LOST own    | -                           | -       | -                  | PROB       | UNCL
-  UNCL whole  | -                           | -       | -                  | PROB Probe | -
-  PROB whole  | LOST lost !Conflict         | -       | ANN Announce Ready | Probe      | UNCL
-  ANN whole   | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  HELD whole  | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  LOST whole  | -                           | -       | -                  | PROB Probe | UNCL
-  HELD leased | Announce disputed !Conflict | ReplyR  | ReplyR             | PROB Probe | UNCL Release
-  EXP leased  | -                           | -       | -                  | Expired    | UNCL
+              | RESOLVE by B                | RESOLVE | SOLICIT-ALL             | claim_own       | release_own
+  UNCL given  | -                           | -       | -                       | PROB Probe      | -
+  PROB given  | LOST lost !Conflict         | -       | ANN Announce Ready      | Probe           | UNCL
+  ANN given   | Announce disputed !Conflict | ReplyR  | ReplyR                  | PROB Probe      | UNCL Release
+  HELD given  | Announce disputed !Conflict | ReplyR  | ReplyR                  | PROB Probe      | UNCL Release
+  LOST given  | -                           | -       | -                       | PROB Probe      | UNCL
+  UNCL own    | -                           | -       | -                       | PROB            | -
+  PROB own    | LOST lost !Conflict         | -       | -                       | -               | UNCL
+  ANN own     | Announce disputed !Conflict | ReplyR  | ReplyR                  | PROB            | UNCL Release
+  HELD own    | Announce disputed !Conflict | ReplyR  | ReplyR                  | PROB            | UNCL Release
+  LOST own    | -                           | -       | -                       | PROB            | UNCL
+  UNCL whole  | -                           | -       | -                       | PROB arp? Probe | -
+  PROB whole  | LOST lost !Conflict         | -       | ANN arp? Announce Ready | arp? Probe      | UNCL
+  ANN whole   | Announce disputed !Conflict | ReplyR  | ReplyR                  | PROB arp? Probe | UNCL Release
+  HELD whole  | Announce disputed !Conflict | ReplyR  | ReplyR                  | PROB arp? Probe | UNCL Release
+  LOST whole  | -                           | -       | -                       | PROB arp? Probe | UNCL
+  HELD leased | Announce disputed !Conflict | ReplyR  | ReplyR                  | PROB Probe      | UNCL Release
+  EXP leased  | -                           | -       | -                       | Expired         | UNCL
 ",
     "
               | amid SOLICIT-ALL | plain request    | from 0.0.0.0
@@ -384,7 +384,7 @@ const TABLES: [&str; 9] = [
   UNCL whole  | -
   PROB whole  | -
   ANN whole   | -
-  HELD whole  | Announce
+  HELD whole  | arp? Announce
   LOST whole  | -
   HELD leased | Announce
   EXP leased  | PROB Probe

@@ -175,11 +175,11 @@ const TABLES: [&str; 4] = [
              | REPLY        | ANNOUNCE    | ANNOUNCE by B      | of a part        | of a part by B   | RELEASE
   NONE       | !Unsolicited | STA+        | NONE B:STA+        | STA+             | NONE B:STA+      | -
   INC        | REA+ >A      | DEL+ >A     | NONE B:DEL+ >B     | DEL+ >A          | NONE B:DEL+ >B   | -
-  REA        | !Unsolicited | REA+        | DIS b:STA+ arp?A C | STA+             | NONE B:STA+      | NONE
+  REA        | REA+         | REA+        | DIS b:STA+ arp?A C | STA+             | NONE B:STA+      | NONE
   STA        | !Unsolicited | STA+        | STA B:STA+ C       | STA+             | NONE B:STA+      | NONE
   DEL        | !Unsolicited | DEL+        | DEL B:STA+ C       | STA+             | NONE B:STA+      | NONE
   PRO        | !Unsolicited | PRO+        | PRO B:STA+ C       | STA+             | NONE B:STA+      | NONE
-  DIS b:STA+ | !Unsolicited | DIS+ b:STA+ | C                  | STA+ b:STA+ C:BA | NONE B:STA+      | NONE B:STA+
+  DIS b:STA+ | REA+ b:STA+  | DIS+ b:STA+ | C                  | STA+ b:STA+ C:BA | NONE B:STA+      | NONE B:STA+
   REA+       | !Unsolicited | -           | DIS+ b:STA+ ?A C   | STA+             | DIS+ b:STA+ ?A C | NONE
   PRO+       | REA+         | -           | PRO+ B:STA+ C      | STA+             | PRO+ B:STA+ C    | NONE
 ",
@@ -187,12 +187,12 @@ const TABLES: [&str; 4] = [
              | timer     | silence
   NONE       | -         | -
   INC        | ? arp?    | FAIL ? arp? ? arp? >Unreachable
-  REA        | STA       | STA
-  STA        | -         | -
+  REA        | STA       | NONE
+  STA        | NONE      | NONE
   DEL        | PRO arp?A | NONE arp?A arp?A arp?A
   PRO        | arp?A     | NONE arp?A arp?A
   DIS b:STA+ | arp?A     | NONE B:STA+ arp?A arp?A
-  REA+       | STA+      | STA+
+  REA+       | STA+      | NONE
   PRO+       | ?A        | NONE ?A ?A
 ",
 ];

@@ -190,3 +190,33 @@ fn a_plain_link() {
     let sent = rig.take_sent();
     assert!(matches!(sent[..], [(_, Output::Arp { .. })]), "{sent:?}");
 }
+
+/// Rules 26, 40: the router's plain answer for a shared address is faster than the owner's own, which is taken all the
+/// same.
+#[test]
+fn an_owner_that_answers_after_plain_arp_is_heard() {
+    let mut rig = Rig::new(whole_host());
+    let question = rig.ask(SHARED, 5000);
+    rig.hear_plain(&plain(ArpOperation::Reply, (ROUTER_MAC, SHARED), (A, OTHER))).unwrap();
+    assert_eq!(rig.owner(5000), Some(ROUTER_MAC));
+    assert_eq!(rig.hear(&reply(B, &question, &[psid("0,4,1")])), Ok(()));
+    assert_eq!((rig.owner(5000), rig.owner(9000)), (Some(B), None));
+    assert!(rig.engine.is_shared(SHARED));
+}
+
+/// RFC 5227 §2.1.1: a legacy host that has the whole address answers the plain probe.
+#[test]
+fn a_legacy_host_keeps_its_address() {
+    let mut rig = Rig::unclaimed(whole_host());
+    rig.claim_own();
+    let probes = rig.take_sent();
+    let asked = probes.iter().find_map(|(_, output)| match output {
+        Output::Arp { destination, message } => Some((*destination, *message)),
+        Output::Pe { .. } => None,
+    });
+    let probe = plain_request(A, Ipv4Addr::UNSPECIFIED, OTHER);
+    assert_eq!(asked, Some((EthernetAddress::BROADCAST, probe)));
+    let answer = plain(ArpOperation::Reply, (B, OTHER), (A, Ipv4Addr::UNSPECIFIED));
+    assert_eq!(rig.hear_plain(&answer), Err(Refused::Conflict));
+    assert_eq!(rig.engine.own_phase(), ClaimPhase::Lost);
+}

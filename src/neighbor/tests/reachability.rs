@@ -34,8 +34,10 @@ fn a_confirmation_gets_old() {
         assert_eq!(rig.state_of(A), Some("stale"));
         assert!((15..=45).contains(&age), "{age} s");
         times.push(age);
-        rig.wait(secs(3600));
+        rig.wait(IDLE_TIME - secs(age) - secs(1));
         assert_eq!(rig.state_of(A), Some("stale"), "unused, it stays");
+        rig.wait(secs(1));
+        assert_eq!(rig.state_of(A), None, "but not for ever");
         assert!(take_probes(&mut rig).is_empty());
     }
     assert!(times.iter().any(|age| *age < 25) && times.iter().any(|age| *age > 35), "{times:?}");
