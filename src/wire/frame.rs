@@ -2,14 +2,16 @@
 
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
+use super::checksum;
+use super::offload::Offload;
+
 /// Length of an Ethernet header, without a VLAN tag, in bytes.
 pub const ETHERNET_HEADER: usize = 14;
 
 /// Shortest Ethernet frame without its check sequence, in bytes (IEEE 802.3 §3.2.8).
 pub const MIN_ETHERNET_FRAME: usize = 60;
 
-/// Room in front of the IP packet: an Ethernet header and a virtio-net header of 24 bytes fit, and the IP
-/// header stays aligned.
+/// Room in front of the IP packet: an Ethernet header fits, and the IP header stays aligned.
 const HEADROOM: usize = 64;
 
 /// The largest IPv4 packet, in bytes.
@@ -32,55 +34,6 @@ impl Medium {
             Self::Ip => 0,
         }
     }
-}
-
-/// A checksum that the sender left to be completed: the ones' complement sum from `start` on goes to
-/// `start + offset`. Both in bytes, `start` from the beginning of the IP header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checksum {
-    /// Where the summed bytes start.
-    pub start: u16,
-    /// Where the field is, from `start`.
-    pub offset: u16,
-}
-
-/// How a super-frame is to be cut where a link cannot carry it whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gso {
-    /// The protocol to segment.
-    pub kind: GsoKind,
-    /// Payload bytes of each segment.
-    pub size: u16,
-    /// Bytes from the IP header to the end of the transport header.
-    pub header_len: u16,
-}
-
-/// The protocol of a super-frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GsoKind {
-    /// TCP over IPv4.
-    Tcp4 {
-        /// CWR is set in the first segment only.
-        ecn: bool,
-    },
-    /// UDP segmentation (USO).
-    Udp,
-}
-
-impl Gso {
-    /// Bytes of the longest IP packet that the super-frame is cut into.
-    pub fn segment_len(self) -> usize {
-        usize::from(self.header_len) + usize::from(self.size)
-    }
-}
-
-/// The typed virtio-net header that travels with a frame. Its default is a plain frame of wire size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offload {
-    /// The transport checksum is partial.
-    pub checksum: Option<Checksum>,
-    /// The frame is larger than the wire takes.
-    pub gso: Option<Gso>,
 }
 
 /// One frame or packet, with room in front so that a link-layer header is added or removed in place.
@@ -172,23 +125,21 @@ impl Frame {
         self.end = self.buffer.len().min(self.start + len);
     }
 
+    /// Becomes a frame of wire size with these bytes, which a link of this medium carries. They must fit.
+    pub(super) fn copy_from(&mut self, medium: Medium, parts: &[&[u8]]) {
+        let mut len = 0;
+        for part in parts {
+            self.space(medium)[len..][..part.len()].copy_from_slice(part);
+            len += part.len();
+        }
+        self.set_len(len);
+    }
+
     /// Writes the checksum that the sender of an IP packet left open, for a reader that verifies it.
     pub fn complete_checksum(&mut self) {
-        let Some(Checksum { start, offset }) = self.offload.checksum.take() else { return };
-        // The field has the sum of the pseudo-header, so that the sum over all is that of a packet without one.
-        let Some(summed) = self.bytes_mut().get_mut(usize::from(start)..) else { return };
-        let at = usize::from(offset);
-        let mut sum = 0u64;
-        for pair in summed.chunks(2) {
-            sum += u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-        }
-        while sum > 0xFFFF {
-            sum = (sum & 0xFFFF) + (sum >> 16);
-        }
-        // A UDP checksum of zero would say that there is none (RFC 768).
-        let checksum = if sum == 0xFFFF { 0xFFFF } else { !(sum as u16) };
-        if let Some(field) = summed.get_mut(at..at + 2) {
-            field.copy_from_slice(&checksum.to_be_bytes());
+        if let Some(place) = self.offload.checksum.take() {
+            // The field has the sum of the pseudo-header, so that the sum over all is that of a packet without one.
+            checksum::fill(self.bytes_mut(), place, 0);
         }
     }
 
@@ -224,6 +175,7 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Checksum;
 
     const A: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 1]);
     const B: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 2]);

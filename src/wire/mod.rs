@@ -4,14 +4,19 @@
 //! **Panic contract.** Nothing here panics on any input: views are made by `new_checked`, which verifies every
 //! length that the accessors rely on.
 
+mod checksum;
 mod flow_key;
 mod frame;
 pub mod icmp;
 pub mod ipv4;
+mod offload;
 pub mod pe_arp;
+mod segment;
 
 pub use flow_key::{FlowKey, FlowKind, Unkeyed};
-pub use frame::{Checksum, ETHERNET_HEADER, Frame, Gso, GsoKind, MIN_ETHERNET_FRAME, Medium, Offload};
+pub use frame::{ETHERNET_HEADER, Frame, MIN_ETHERNET_FRAME, Medium};
+pub use offload::{Checksum, Gso, GsoKind, Offload, OffloadError, VIRTIO_NET_HEADER};
+pub use segment::{SegmentError, Segments};
 pub use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Cidr,
     Ipv4Packet,
