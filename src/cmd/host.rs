@@ -13,7 +13,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 use super::arp::table;
 use super::router::parse_address;
 use super::serve::{ServeArgs, counters, parse_hardware, shown, tell_ready};
-use crate::link::{Device, DeviceName};
+use crate::link::{DeviceName, Link, Offloads};
 use crate::neighbor::ClaimPhase;
 use crate::node::{EchoPort, Host, HostConfig, HostLinks, Node};
 use crate::ports::{PortRange, PortSet, Psid};
@@ -102,7 +102,7 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
     }
     let clock = Clock::start();
     let lan = args.serve.open_lan(&args.lan, &clock)?;
-    let tun = Box::new(Device::open(&args.tun, Medium::Ip)?);
+    let tun = args.serve.open(&args.tun, Medium::Ip)?;
     let control = args.serve.bind()?;
     let config = HostConfig {
         links: HostLinks { lan: args.lan.to_string(), tun: args.tun.to_string() },
@@ -118,11 +118,13 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
         pro: args.serve.pro,
         seed: random_seed()?,
     };
+    let offloads = [(args.lan.to_string(), lan.offloads()), (args.tun.to_string(), tun.offloads())];
     let host = Host::new(config, clock.now())?;
     let service = HostService {
         host,
         name: args.name,
         interface: args.tun.name,
+        offloads,
         hook: args.hook,
         ready_fd: args.serve.ready_fd,
         stage: Stage::Claiming,
@@ -146,6 +148,8 @@ struct HostService {
     host: Host,
     name: String,
     interface: String,
+    /// Name and offloads of each link.
+    offloads: [(String, Offloads); 2],
     hook: Option<PathBuf>,
     ready_fd: Option<i32>,
     stage: Stage,
@@ -225,6 +229,9 @@ impl Service for HostService {
             "prefix_len": address.prefix_len(),
             "gateway": self.host.gateway(),
             "link_address": shown(self.host.hardware()),
+            "links": self.offloads.each_ref().map(|(link, offloads)| {
+                json!({ "link": link, "offload": offloads.to_string() })
+            }),
             "ports": pairs(self.host.set().ranges()),
             "program_ports": pairs(self.host.program_part().ranges()),
             "stack_ports": pairs(self.host.stack_part().ranges()),

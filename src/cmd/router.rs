@@ -11,7 +11,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::arp::table;
 use super::serve::{ServeArgs, counters, parse_hardware, shown, tell_ready};
-use crate::link::{Device, DeviceName, Link};
+use crate::link::{DeviceName, Link, Offloads};
 use crate::node::{Host, Node, Role, Route, Router, RouterConfig, RouterLink};
 use crate::ports::Scheme;
 use crate::runtime::{Clock, EventLoop, Service, random_seed};
@@ -114,7 +114,7 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         devices.push(match role {
             // One file takes the frames of one link.
             Role::Lan if devices.is_empty() => args.serve.open_lan(&link.device, &clock)?,
-            Role::Lan | Role::Outside => Box::new(Device::open(&link.device, Medium::Ethernet)?),
+            Role::Lan | Role::Outside => args.serve.open(&link.device, Medium::Ethernet)?,
         });
     }
     let control = args.serve.bind()?;
@@ -136,7 +136,8 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         seed: random_seed()?,
     };
     let router = Router::new(config, clock.now());
-    let event_loop = EventLoop::new(RouterService { router }, devices, control, clock)?;
+    let offloads = devices.iter().map(|device| device.offloads()).collect();
+    let event_loop = EventLoop::new(RouterService { router, offloads }, devices, control, clock)?;
     tracing::info!(shared = args.shared.len(), links = links.len(), "router serves");
     if let Some(fd) = args.serve.ready_fd {
         tell_ready(fd, "router");
@@ -167,6 +168,8 @@ fn check(args: &RouterArgs, links: &[(Role, &LinkArg)]) -> anyhow::Result<()> {
 
 struct RouterService {
     router: Router,
+    /// Those of each link.
+    offloads: Vec<Offloads>,
 }
 
 impl Service for RouterService {
@@ -183,7 +186,8 @@ impl Service for RouterService {
         let links: Vec<_> = self
             .router
             .describe()
-            .map(|(name, address, config)| {
+            .zip(&self.offloads)
+            .map(|((name, address, config), offloads)| {
                 let shared: Vec<_> =
                     config.schemes.iter().map(|(ip, scheme)| format!("{ip}={scheme}")).collect();
                 json!({
@@ -193,6 +197,7 @@ impl Service for RouterService {
                     "link_address": shown(config.hardware),
                     "role": if config.pe { "lan" } else { "outside" },
                     "shared": shared,
+                    "offload": offloads.to_string(),
                 })
             })
             .collect();

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 use smoltcp::wire::EthernetAddress;
 
-use crate::link::{Capture, Device, DeviceName, Link};
+use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, OpenError};
 use crate::node::Counters;
 use crate::runtime::{Clock, ControlSocket, control_path};
 use crate::wire::{Medium, pe_arp};
@@ -30,6 +30,10 @@ pub(super) struct ServeArgs {
     /// Largest IP packet of the links, in bytes
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..))]
     mtu: u16,
+    /// Take super-frames and open checksums from the kernel and pass them on in one piece, as far as it has these
+    /// offloads: `on`; or have frames of wire size: `off`
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    offload: OffloadMode,
     /// ar$pro of PE-ARP messages
     #[arg(long, value_name = "NUMBER", default_value = "0x88B5", value_parser = parse_pro, hide = true)]
     pub(super) pro: u16,
@@ -44,10 +48,15 @@ impl ServeArgs {
         ControlSocket::bind(&self.socket.clone().unwrap_or_else(control_path))
     }
 
+    /// Opens a device.
+    pub(super) fn open(&self, device: &DeviceName, medium: Medium) -> Result<Box<dyn Link>, OpenError> {
+        Ok(Box::new(Device::open(device, medium, self.offload)?))
+    }
+
     /// Opens a LAN device, recorded where that is asked for.
     pub(super) fn open_lan(&self, device: &DeviceName, clock: &Clock) -> anyhow::Result<Box<dyn Link>> {
-        let link = Device::open(device, Medium::Ethernet)?;
-        let Some(path) = &self.capture else { return Ok(Box::new(link)) };
+        let link = self.open(device, Medium::Ethernet)?;
+        let Some(path) = &self.capture else { return Ok(link) };
         let file =
             File::create(path).with_context(|| format!("cannot write the capture {}", path.display()))?;
         Ok(Box::new(Capture::new(link, BufWriter::new(file), clock.epoch())?))

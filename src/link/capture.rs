@@ -8,7 +8,7 @@ use pcap_file::pcap::{PcapHeader, PcapPacket, PcapWriter};
 use pcap_file::{DataLink, PcapError};
 use smoltcp::time::Instant;
 
-use super::Link;
+use super::{Link, Offloads};
 use crate::wire::{Frame, Medium};
 
 /// Bytes recorded of a frame: all.
@@ -62,6 +62,10 @@ impl<L: Link, W: Write> Link for Capture<L, W> {
         self.link.medium()
     }
 
+    fn offloads(&self) -> Offloads {
+        self.link.offloads()
+    }
+
     fn receive(&mut self, frame: &mut Frame, now: Instant) -> io::Result<()> {
         self.link.receive(frame, now)?;
         self.record(frame, now);
@@ -87,7 +91,7 @@ mod tests {
 
     #[test]
     fn both_directions_are_recorded_and_pass() {
-        let (link, mut peer) = MemoryLink::pair(Medium::Ethernet);
+        let (link, mut peer) = MemoryLink::pair(Medium::Ethernet, Offloads::default());
         let mut file = Vec::new();
         let mut capture = Capture::new(link, &mut file, Duration::from_secs(1000)).unwrap();
         let (sent, answered) = (Frame::from_ethernet(&[1; 60]), Frame::from_ethernet(&[2; 99]));

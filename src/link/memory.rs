@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use smoltcp::time::Instant;
 
-use super::Link;
+use super::{Link, Offloads};
 use crate::wire::{Frame, Medium};
 
 /// Frames that may wait at one end.
@@ -19,22 +19,27 @@ type Queue = Arc<Mutex<VecDeque<Frame>>>;
 #[derive(Clone, Debug)]
 pub struct MemoryLink {
     medium: Medium,
+    offloads: Offloads,
     incoming: Queue,
     outgoing: Queue,
 }
 
 impl MemoryLink {
     /// Both ends of a link.
-    pub fn pair(medium: Medium) -> (Self, Self) {
+    pub fn pair(medium: Medium, offloads: Offloads) -> (Self, Self) {
         let (a, b) = (Queue::default(), Queue::default());
-        let one = Self { medium, incoming: Arc::clone(&a), outgoing: Arc::clone(&b) };
-        (one, Self { medium, incoming: b, outgoing: a })
+        let one = Self { medium, offloads, incoming: Arc::clone(&a), outgoing: Arc::clone(&b) };
+        (one, Self { medium, offloads, incoming: b, outgoing: a })
     }
 }
 
 impl Link for MemoryLink {
     fn medium(&self) -> Medium {
         self.medium
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.offloads
     }
 
     fn receive(&mut self, frame: &mut Frame, _now: Instant) -> io::Result<()> {

@@ -2,11 +2,14 @@
 
 mod capture;
 mod device;
+mod ioctl;
 mod memory;
+mod offloads;
 
 pub use capture::Capture;
 pub use device::{Device, DeviceName, OpenError};
 pub use memory::MemoryLink;
+pub use offloads::{OffloadMode, Offloads};
 
 use std::io;
 use std::os::fd::RawFd;
@@ -19,6 +22,9 @@ use crate::wire::{Frame, Medium};
 pub trait Link {
     /// What the link carries.
     fn medium(&self) -> Medium;
+
+    /// Which frames it takes that are not of wire size; [`crate::wire::Segments`] cuts the others.
+    fn offloads(&self) -> Offloads;
 
     /// Reads a frame into the buffer.
     ///
@@ -39,6 +45,10 @@ pub trait Link {
 impl Link for Box<dyn Link> {
     fn medium(&self) -> Medium {
         (**self).medium()
+    }
+
+    fn offloads(&self) -> Offloads {
+        (**self).offloads()
     }
 
     fn receive(&mut self, frame: &mut Frame, now: Instant) -> io::Result<()> {

@@ -15,6 +15,7 @@ use smoltcp::time::Instant;
 
 use super::clock::Clock;
 use super::control::{Connection, ControlSocket, Progress};
+use super::links::Links;
 use crate::link::Link;
 use crate::node::{Host, LinkId, Node, Verdict};
 use crate::wire::Frame;
@@ -51,7 +52,7 @@ pub trait Service {
 }
 
 enum Source {
-    Link(usize),
+    Link(LinkId),
     Listener,
     Signals,
     Connection(Connection),
@@ -60,13 +61,13 @@ enum Source {
 /// The loop. Edge-triggered: a link stays in `ready` until it has nothing more to read.
 pub struct EventLoop<S> {
     service: S,
-    links: Vec<Box<dyn Link>>,
+    links: Links,
     clock: Clock,
     poll: Poll,
     sources: Slab<Source>,
     control: ControlSocket,
     signals: Signals,
-    ready: VecDeque<usize>,
+    ready: VecDeque<LinkId>,
     buffer: Frame,
     accepting: bool,
     /// A control connection has more to do at once.
@@ -88,8 +89,8 @@ impl<S: Service> EventLoop<S> {
         let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]).context("cannot watch signals")?;
         let mut this = Self {
             service,
-            ready: (0..links.len()).collect(),
-            links,
+            ready: (0..links.len()).map(LinkId).collect(),
+            links: Links::new(links),
             clock,
             poll,
             sources: Slab::new(),
@@ -99,9 +100,9 @@ impl<S: Service> EventLoop<S> {
             accepting: true,
             busy: false,
         };
-        for index in 0..this.links.len() {
-            if let Some(fd) = this.links[index].fd() {
-                let token = Token(this.sources.insert(Source::Link(index)));
+        for link in (0..this.links.len()).map(LinkId) {
+            if let Some(fd) = this.links.fd(link) {
+                let token = Token(this.sources.insert(Source::Link(link)));
                 this.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
             }
         }
@@ -182,21 +183,20 @@ impl<S: Service> EventLoop<S> {
     }
 
     /// Takes up to [`BATCH`] frames from a link; true where there may be more.
-    fn read_link(&mut self, index: usize, now: Instant) -> bool {
+    fn read_link(&mut self, link: LinkId, now: Instant) -> bool {
         for _ in 0..BATCH {
-            match self.links[index].receive(&mut self.buffer, now) {
+            match self.links.receive(link, &mut self.buffer, now) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     // A device that is down (EIO) wakes the loop again when it is up.
-                    tracing::debug!(link = index, %error, "cannot read");
+                    tracing::debug!(link = link.0, %error, "cannot read");
                     return false;
                 }
             }
-            if let Verdict::Forward(out) =
-                self.service.node().handle_frame(LinkId(index), &mut self.buffer, now)
-                && let Err(error) = self.links[out.0].send(&self.buffer, now)
+            if let Verdict::Forward(out) = self.service.node().handle_frame(link, &mut self.buffer, now)
+                && let Err(error) = self.links.send(out, &self.buffer, now)
             {
                 tracing::trace!(link = out.0, %error, "frame not taken");
                 self.service.node().send_failed(out, &self.buffer);
@@ -208,7 +208,7 @@ impl<S: Service> EventLoop<S> {
 
     fn transmit(&mut self, now: Instant) {
         while let Some((link, frame)) = self.service.node().poll_transmit(now) {
-            if let Err(error) = self.links[link.0].send(&frame, now) {
+            if let Err(error) = self.links.send(link, &frame, now) {
                 tracing::trace!(link = link.0, %error, "frame not taken");
                 self.service.node().send_failed(link, &frame);
             }

@@ -3,6 +3,7 @@
 mod clock;
 mod control;
 mod event_loop;
+mod links;
 mod paths;
 
 pub use clock::{Clock, random_seed};
