@@ -20,7 +20,7 @@ lab_dir=        # run_dir/labs/NAME, the record
 nodes=()        # node names in the order of `status`
 namespaces=()   # every namespace that the lab makes, the bridges' included
 declare -A netns_of=() address_of=() mac_of=() ports_of=()
-lab_hosts='' lab_psid=''
+lab_hosts='' lab_psid='' lab_offload=''
 
 # ---------------------------------------------------------------------------------------------------- messages
 
@@ -74,7 +74,7 @@ find_pearp() { # [again]
 # ------------------------------------------------------------------------------------------------- the record
 
 # run_dir/labs/NAME/
-#   config       hosts= and psid= as `up` was told
+#   config       hosts=, psid= and offload= as `up` was told
 #   unfinished   there while `up` is at work, or if it was killed
 #   namespaces   one name per line: what `down` deletes, and nothing else
 #   nodes        one node per line: node, namespace, address, link address, port ranges
@@ -94,13 +94,14 @@ has_process() { [[ $1 == router || $1 =~ ^h[0-9]+$ ]]; }
 
 read_record() {
     local key value node netns address mac ports
-    nodes=() namespaces=() netns_of=() address_of=() mac_of=() ports_of=() lab_hosts='' lab_psid=''
+    nodes=() namespaces=() netns_of=() address_of=() mac_of=() ports_of=() lab_hosts='' lab_psid='' lab_offload=''
     # `nodes` is the last file that `up` writes: without it nothing has been made yet.
     [[ -f $lab_dir/nodes ]] || return 0
     while IFS='=' read -r key value; do
         case $key in
         hosts) lab_hosts=$value ;;
         psid) lab_psid=$value ;;
+        offload) lab_offload=$value ;;
         esac
     done <"$lab_dir/config"
     mapfile -t namespaces <"$lab_dir/namespaces"
@@ -115,7 +116,7 @@ write_record() {
     mkdir -p "$lab_dir/bin" "$run_dir/control"
     : >"$lab_dir/unfinished"
     ln -sfn -- "$pearp" "$lab_dir/bin/pearp"
-    printf 'hosts=%s\npsid=%s\n' "$lab_hosts" "$lab_psid" >"$lab_dir/config"
+    printf 'hosts=%s\npsid=%s\noffload=%s\n' "$lab_hosts" "$lab_psid" "$lab_offload" >"$lab_dir/config"
     write_namespaces
     for node in "${nodes[@]}"; do
         printf '%s %s %s %s %s\n' "$node" "${netns_of[$node]}" "${address_of[$node]}" "${mac_of[$node]}" \
@@ -226,7 +227,7 @@ node_command() { # fills `command` with what NODE runs
             --hook "$here/lease-hook")
         ;;
     esac
-    command+=(--ready-fd 3)
+    command+=(--offload "$lab_offload" --ready-fd 3)
 }
 
 # One pipe per `up` or `restart` tells when nodes are ready. Opening it read-write first keeps the next two opens

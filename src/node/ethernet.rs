@@ -10,7 +10,12 @@ use super::counters::{Counters, is_for, is_station};
 use super::{DropReason, LinkId, Verdict};
 use crate::neighbor::{Event, Neighbors, Output, Refused, Target};
 use crate::wire::pe_arp::{self, Message};
-use crate::wire::{ETHERNET_HEADER, Frame, Ipv4Packet, pe_arp_frame, plain_arp};
+use crate::wire::{
+    ETHERNET_HEADER, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Segments, icmp, pe_arp_frame, plain_arp,
+};
+
+/// Where an IPv4 header has the protocol.
+const IPV4_PROTOCOL: usize = 9;
 
 /// What an Ethernet frame carries for the node.
 pub(super) enum Payload {
@@ -63,6 +68,7 @@ impl Interface {
             EthernetProtocol::Ipv4 if !is_station(source) => Err(DropReason::FrameSource),
             EthernetProtocol::Ipv4 => {
                 frame.pop_ethernet_header();
+                complete_icmp(frame);
                 Ok(Payload::Ipv4 { unicast: !destination.is_broadcast() && !destination.is_multicast() })
             }
             EthernetProtocol::Arp => {
@@ -180,6 +186,27 @@ pub(super) fn report(link: &str, event: &Event) {
         Event::Expired => tracing::warn!(%link, "the lease of this node's ports is over"),
         Event::Ready | Event::Resolved { .. } | Event::Undeliverable { .. } => {}
     }
+}
+
+/// Completes the checksum of an ICMP message: nodes verify it, and rewrite identifiers that it covers. No kernel
+/// leaves one open, but a header may say so. Those of TCP and UDP stay as they are, since nodes change neither.
+pub(super) fn complete_icmp(frame: &mut Frame) {
+    if frame.bytes().get(IPV4_PROTOCOL) == Some(&ICMP) {
+        frame.complete_checksum();
+    }
+}
+
+/// The ICMP error about an IP packet, or `None` where none may be sent. About a super-frame it embeds the first
+/// packet that this is on the wire: no host has sent one of such a size, nor with an open checksum.
+pub(super) fn error_about(frame: &Frame, source: Ipv4Addr, error: icmp::Error) -> Option<Vec<u8>> {
+    let bytes = ip_bytes(frame);
+    if frame.offload == Offload::default() {
+        return icmp::error_for(bytes, source, error);
+    }
+    let len = frame.offload.gso.map_or(bytes.len(), Gso::segment_len).min(bytes.len());
+    let mut on_wire = Frame::from_packet(&bytes[..len]);
+    Segments::of(frame, Medium::Ip).ok()?.next_into(&mut on_wire).then_some(())?;
+    icmp::error_for(on_wire.bytes(), source, error)
 }
 
 /// The IP packet of a frame without Ethernet padding.

@@ -15,7 +15,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
 use super::echo_map::EchoMap;
-use super::ethernet::{Interface, Payload, ip_bytes, report};
+use super::ethernet::{Interface, Payload, complete_icmp, error_about, ip_bytes, report};
 use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::IcmpLimit;
@@ -23,7 +23,7 @@ use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnSet, Refus
 use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
-use crate::wire::{FlowKey, FlowKind, Frame, ICMP, Medium, ipv4};
+use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Segments, ipv4};
 
 /// The stack part of a set is one port in this many, unless configured.
 const STACK_SHARE: u32 = 8;
@@ -282,6 +282,7 @@ impl Host {
 
     /// A packet of a program (PE-ARP rules 86 to 94).
     fn receive_tun(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        complete_icmp(frame);
         let packet = ipv4::check(frame.bytes())?;
         if !self.phase().holds() {
             return Err(DropReason::SetNotHeld);
@@ -410,7 +411,7 @@ impl Host {
         if let Verdict::Dropped(DropReason::Unreachable | DropReason::NoOwner) = verdict
             && !originated
         {
-            self.send_error(frame.bytes(), icmp::Error::HostUnreachable, now);
+            self.send_error(frame, icmp::Error::HostUnreachable, now);
         }
         Ok(verdict)
     }
@@ -468,8 +469,20 @@ impl Host {
     }
 
     fn give_to_stack(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        frame.complete_checksum();
-        if !self.stack.receive(ip_bytes(frame)) {
+        let taken = if frame.offload.gso.is_some_and(|gso| gso.kind == GsoKind::Udp) {
+            // Datagrams have ends. TCP has none, and its sockets take a super-frame as one segment.
+            let mut segments = Segments::of(frame, Medium::Ip).map_err(|_| DropReason::Truncated)?;
+            let mut datagram = Frame::buffer();
+            let mut taken = true;
+            while taken && segments.next_into(&mut datagram) {
+                taken = self.stack.receive(datagram.bytes());
+            }
+            taken
+        } else {
+            frame.complete_checksum();
+            self.stack.receive(ip_bytes(frame))
+        };
+        if !taken {
             return Err(DropReason::StackFull);
         }
         self.run_stack(now);
@@ -520,7 +533,7 @@ impl Host {
 
     /// Tells a program that it may not send this; whether the rate allowed it.
     fn prohibit(&mut self, frame: &Frame, now: Instant) -> bool {
-        self.send_error(frame.bytes(), icmp::Error::AdminProhibited, now)
+        self.send_error(frame, icmp::Error::AdminProhibited, now)
     }
 
     fn report_leak(&mut self, key: &FlowKey, frame: &Frame, now: Instant) {
@@ -535,13 +548,13 @@ impl Host {
     }
 
     /// An ICMP error to the host's programs; whether the rate allowed it.
-    fn send_error(&mut self, about: &[u8], error: icmp::Error, now: Instant) -> bool {
+    fn send_error(&mut self, about: &Frame, error: icmp::Error, now: Instant) -> bool {
         let own = self.address.address();
         if !self.icmp_limit.allow(own, now) {
             return false;
         }
         // An echo request has been mapped already: its program knows it by its own identifier.
-        if let Some(mut packet) = icmp::error_for(about, own, error) {
+        if let Some(mut packet) = error_about(about, own, error) {
             self.echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
             self.send_to_programs(&packet);
         }
@@ -566,7 +579,7 @@ impl Host {
         }
         for (frame, reason) in failed {
             if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
-                self.send_error(frame.bytes(), icmp::Error::HostUnreachable, now);
+                self.send_error(&frame, icmp::Error::HostUnreachable, now);
             }
         }
     }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
-use super::ethernet::{Interface, Payload, ip_bytes, report};
+use super::ethernet::{Interface, Payload, error_about, ip_bytes, report};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::{Fib, IcmpLimit, NextHop};
 use crate::neighbor::{Config, Entry, Neighbors, OwnSet, Refused, Target};
@@ -310,7 +310,7 @@ impl Router {
     }
 
     fn send_error_from(&mut self, own: Ipv4Addr, frame: &Frame, error: icmp::Error, now: Instant) {
-        let Some(packet) = icmp::error_for(frame.bytes(), own, error) else { return };
+        let Some(packet) = error_about(frame, own, error) else { return };
         let to = Ipv4Packet::new_unchecked(&packet).dst_addr();
         if self.icmp_limit.allow(to, now) {
             self.originate(&packet, now);

@@ -9,7 +9,7 @@ use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Ipv4Packe
 use super::*;
 use crate::node::support::*;
 use crate::wire::pe_arp::{Kind, Message};
-use crate::wire::{ETHERNET_HEADER, Gso, GsoKind, Offload};
+use crate::wire::{Checksum, ETHERNET_HEADER, Gso, GsoKind, Offload};
 
 /// To a port of A, which owns 4096 to 8191.
 const TO_A: Endpoint = (SHARED, 5000);
@@ -41,17 +41,19 @@ fn a_packet_goes_to_the_owner_of_its_port() {
     }
 }
 
-/// The offload header crosses the router as it came.
+/// The offload header crosses the router as it came, and so does a checksum that is open.
 #[test]
 fn a_super_frame_is_forwarded_whole() {
     let mut bench = router_with_neighbors();
-    let gso = Gso { kind: GsoKind::Tcp4 { ecn: false }, size: 1448, header_len: 52 };
-    let offload = Offload { gso: Some(gso), ..Offload::default() };
-    let mut frame = from_outside(&udp(FROM_SERVER, TO_A, &[7; 9000]));
+    let gso = Gso { kind: GsoKind::Udp, size: 1400, header_len: 28 };
+    let offload = Offload { checksum: Some(Checksum { start: 20, offset: 6 }), gso: Some(gso) };
+    let packet = udp(FROM_SERVER, TO_A, &[7; 9000]);
+    let mut frame = from_outside(&packet);
     frame.offload = offload;
     let outcome = bench.give(OUTSIDE, frame);
     outcome.is_forwarded(LAN);
     assert_eq!(outcome.frame.offload, offload);
+    assert_eq!(packet_of(&outcome.frame)[20..], packet[20..], "nothing above the IP header changes");
 
     let mut frame = from_outside(&udp(FROM_SERVER, (SHARED, 20_000), &[7; 9000]));
     frame.offload = offload;

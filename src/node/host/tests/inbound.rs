@@ -4,7 +4,7 @@ use smoltcp::wire::EthernetAddress;
 
 use crate::node::support::*;
 use crate::node::{DropReason, Verdict};
-use crate::wire::{Checksum, Frame, Medium, Offload};
+use crate::wire::{Checksum, Frame, Gso, GsoKind, Medium, Offload};
 
 fn from_router(packet: &[u8]) -> Frame {
     ethernet(ROUTER_MAC, A, packet)
@@ -32,6 +32,28 @@ fn the_stack_gets_whole_checksums() {
     let outcome = host.give(LAN, frame);
     outcome.is(Verdict::Delivered, &[("delivered", 1), ("originated", 1), ("forwarded", 1)]);
     assert_eq!(packet_of(outcome.only_frame(LAN))[28..], b"echo this"[..]);
+}
+
+/// Bounds of datagrams stay, those of segments need not.
+#[test]
+fn the_stack_takes_super_frames() {
+    let mut host = host_with_gateway();
+    let to_echo = |offset, kind, packet: &[u8], header_len| {
+        let mut frame = from_router(packet);
+        let checksum = Some(Checksum { start: 20, offset });
+        frame.offload = Offload { checksum, gso: Some(Gso { kind, size: 1000, header_len }) };
+        frame
+    };
+    let packet = udp((SERVER, 9), (SHARED, 7680), &[7; 2500]);
+    let outcome = host.give(LAN, to_echo(6, GsoKind::Udp, &packet, 28));
+    outcome.is(Verdict::Delivered, &[("delivered", 1), ("originated", 3), ("forwarded", 3)]);
+    let lengths: Vec<_> = outcome.sent.iter().map(|(_, frame)| packet_of(frame).len() - 28).collect();
+    assert_eq!(lengths, [1000, 1000, 500]);
+
+    // Where its offload header lies, nothing of it reaches a socket.
+    let mut damaged = to_echo(6, GsoKind::Udp, &packet, 28);
+    damaged.offload.gso = Some(Gso { kind: GsoKind::Udp, size: 1000, header_len: 40 });
+    host.give(LAN, damaged).is_silent_drop(DropReason::Truncated);
 }
 
 /// Rule 62.

@@ -5,7 +5,7 @@ use smoltcp::wire::EthernetAddress;
 
 use crate::node::router::*;
 use crate::node::support::*;
-use crate::wire::GsoKind;
+use crate::wire::{Checksum, GsoKind};
 
 const NOBODY: EthernetAddress = EthernetAddress([0; 6]);
 
@@ -41,13 +41,19 @@ fn too_big_is_answered_where_it_must_not_be_cut() {
     // RFC 1191 §4 the link's MTU, RFC 1812 §4.3.2.3 at most 576 bytes.
     assert_eq!((answer.kind, answer.word, answer.data), ((3, 4), 600, &packet[..548]));
 
-    // Of a super-frame, a segment has to fit.
-    let mut large = from_outside(&tcp((SERVER, 80), (SHARED, 5000)));
-    for (size, fits) in [(560, true), (561, false)] {
-        large.offload.gso = Some(Gso { kind: GsoKind::Tcp4 { ecn: false }, size, header_len: 40 });
-        let verdict = router.give(OUTSIDE, large.clone()).verdict;
-        assert_eq!(verdict == Verdict::Forward(LAN), fits, "{size}");
-    }
+    // Of a super-frame, a segment has to fit; the error is about the first one, as it is on the wire.
+    let packet = whole(segment((SERVER, 80), (SHARED, 5000), |packet| packet.set_ack(true), &[7; 5000]));
+    let mut large = from_outside(&packet);
+    large.offload.checksum = Some(Checksum { start: 20, offset: 16 });
+    let gso = |size| Some(Gso { kind: GsoKind::Tcp4 { ecn: false }, size, header_len: 40 });
+    large.offload.gso = gso(560);
+    router.give(OUTSIDE, large.clone()).is_forwarded(LAN);
+    large.offload.gso = gso(561);
+    let outcome = router.give(OUTSIDE, large);
+    outcome.is(Verdict::Dropped(DropReason::TooBig), &told(DropReason::TooBig));
+    let answer = icmp_of(packet_of(outcome.only_frame(OUTSIDE)));
+    let first = segment((SERVER, 80), (SHARED, 5000), |packet| packet.set_ack(true), &[7; 561]);
+    assert_eq!((answer.word, answer.data), (600, &whole(first)[..548]));
 }
 
 /// Rule 83.
