@@ -14,7 +14,9 @@ use pearp::node::{
 };
 use pearp::ports::{PortSet, Psid};
 use pearp::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, PeAddress, Record};
-use pearp::wire::{EthernetAddress, Frame, Ipv4Packet, Medium, pe_arp_frame};
+use pearp::wire::{
+    Checksum, EthernetAddress, Frame, Gso, GsoKind, Ipv4Packet, Medium, Offload, Segments, pe_arp_frame,
+};
 use smoltcp::time::{Duration, Instant};
 
 struct Counting;
@@ -68,16 +70,39 @@ fn announce(owner: EthernetAddress, address: PeAddress, claim: Claim) -> Frame {
     pe_arp_frame(EthernetAddress::BROADCAST, &message, DEFAULT_PRO)
 }
 
-/// Gives the node the same bytes again and again, as a link would into its one buffer; each frame must leave by `out`.
+/// The packet as a super-frame, with a checksum that is left open.
+const SUPER_FRAME: Offload = Offload {
+    checksum: Some(Checksum { start: 20, offset: 6 }),
+    gso: Some(Gso { kind: GsoKind::Udp, size: 3, header_len: 28 }),
+};
+
+/// Gives the node the same bytes again and again, as a link would into its one buffer; each frame must leave by `out`,
+/// and is cut there as for a link without offloads.
 #[track_caller]
-fn forward(node: &mut impl Node, from: LinkId, medium: Medium, bytes: &[u8], out: LinkId, now: &mut Instant) {
-    let mut frame = Frame::buffer();
+fn forward(
+    node: &mut impl Node,
+    from: LinkId,
+    medium: Medium,
+    bytes: &[u8],
+    (out, carried): (LinkId, Medium),
+    now: &mut Instant,
+) {
+    let (mut frame, mut segment) = (Frame::buffer(), Frame::buffer());
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for _ in 0..FRAMES {
+    for number in 0..FRAMES {
         frame.space(medium)[..bytes.len()].copy_from_slice(bytes);
         frame.set_len(bytes.len());
+        if number % 2 == 0 {
+            frame.offload = SUPER_FRAME;
+        }
         assert_eq!(node.handle_frame(from, &mut frame, *now), Verdict::Forward(out));
         assert!(node.poll_transmit(*now).is_none());
+        let mut segments = Segments::of(&frame, carried).unwrap();
+        let mut count = 0;
+        while segments.next_into(&mut segment) {
+            count += 1;
+        }
+        assert_eq!(count, if number % 2 == 0 { 3 } else { 1 });
         // Nothing is due before the binding is to be confirmed.
         *now += Duration::from_micros(10);
         assert!(node.poll_timeout(*now).is_none_or(|at| at > *now));
@@ -123,9 +148,9 @@ fn nothing_is_allocated_per_frame() {
     let out = packet((SHARED, 5000), (SERVER, 53));
     // The first use of a binding in STALE starts a timer.
     host.handle_frame(tun, &mut Frame::from_packet(&out), now);
-    forward(&mut host, tun, Medium::Ip, &out, lan, &mut now);
+    forward(&mut host, tun, Medium::Ip, &out, (lan, Medium::Ethernet), &mut now);
     let back = framed(ROUTER_MAC, HOST_MAC, &packet((SERVER, 53), (SHARED, 5000)));
-    forward(&mut host, lan, Medium::Ethernet, &back, tun, &mut now);
+    forward(&mut host, lan, Medium::Ethernet, &back, (tun, Medium::Ip), &mut now);
 
     let link = |name: &str, role, hardware, address: &str| RouterLink {
         name: name.to_owned(),
@@ -166,6 +191,6 @@ fn nothing_is_allocated_per_frame() {
     router.handle_frame(lan, &mut Frame::from_ethernet(&out), now);
     router.handle_frame(outside, &mut Frame::from_ethernet(&back), now);
     while router.poll_transmit(now).is_some() {}
-    forward(&mut router, lan, Medium::Ethernet, &out, outside, &mut now);
-    forward(&mut router, outside, Medium::Ethernet, &back, lan, &mut now);
+    forward(&mut router, lan, Medium::Ethernet, &out, (outside, Medium::Ethernet), &mut now);
+    forward(&mut router, outside, Medium::Ethernet, &back, (lan, Medium::Ethernet), &mut now);
 }

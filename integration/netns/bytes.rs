@@ -6,17 +6,15 @@ use crate::support::capture::{Capture, Captured, TCP, UDP};
 use crate::support::lab::{INET, LEGACY, Lab, SHARED};
 use crate::support::process::run;
 use crate::support::ssh::{Web, curl};
-use crate::support::wait::{PATIENCE, await_some};
+use crate::support::wait::{PATIENCE, await_some, await_true};
 
 /// Routers that a packet passes between two captures, by the address it comes from.
 type Hops<'a> = &'a [(&'a str, u8)];
 
-/// Makes the kernel of a plain node hand over what is on the wire: no frames that are larger, no checksums that a
-/// device would fill in.
-fn wire_frames(lab: &Lab, node: &str) {
-    let settings = ["tso", "gso", "gro", "tx", "rx"].iter().flat_map(|name| [*name, "off"]);
-    run(lab.command(node, "ethtool").args(["-K", "eth0"]).args(settings)).ok();
-}
+/// The largest packet of the lab's links.
+const WIRE_MTU: usize = 1500;
+/// For captures of what a cable would carry.
+const WIRE_SIZE: [&str; 2] = ["--offload", "off"];
 
 /// Bytes of a transfer: few enough packets that no queue of a device overflows, so that none is lost.
 const TRANSFER: u32 = 400_000;
@@ -66,8 +64,8 @@ fn tcp_is_over(packets: &[Captured]) -> bool {
 
 #[test]
 fn a_tcp_transfer_is_byte_identical_on_every_link() {
-    let lab = Lab::up();
-    wire_frames(&lab, "inet");
+    let lab = Lab::with(&WIRE_SIZE);
+    lab.wire_frames("inet");
     let web = Web::serve(&lab, "inet", 80);
     let content: Vec<u8> = (0..TRANSFER).map(|number| (number % 253) as u8).collect();
     web.add("large", &content);
@@ -87,6 +85,40 @@ fn a_tcp_transfer_is_byte_identical_on_every_link() {
     assert_link_addresses(&wan.packets(), [0x02, 0, 0, 0, 1, 0x80], [0x02, 0, 0, 0, 1, 1]);
 }
 
+/// With super-frames as well, once they are cut into what a cable would carry.
+#[test]
+fn a_transfer_in_super_frames_is_byte_identical_on_every_link() {
+    let lab = Lab::up();
+    let web = Web::serve(&lab, "inet", 80);
+    let content: Vec<u8> = (0..TRANSFER).map(|number| (number % 253) as u8).collect();
+    web.add("large", &content);
+    let captures = [("h1", "pe0"), ("lan", "lan"), ("wan", "wan"), ("inet", "eth0")]
+        .map(|(node, interface)| Capture::of_super_frames(&lab, node, interface, "tcp port 80"));
+    let got = run(&mut curl(&lab, "h1", &["-o", "-", "http://203.0.113.80/large"]));
+    assert_eq!(got.ok().len(), String::from_utf8_lossy(&content).len());
+
+    let on_wire = |capture: &Capture| {
+        await_true("the end of the connection", || tcp_is_over(&capture.packets()));
+        let packets = capture.packets();
+        assert!(packets.iter().any(|packet| packet.bytes.len() > WIRE_MTU), "no super-frame at all");
+        packets.iter().flat_map(|packet| packet.segments(WIRE_MTU)).collect::<Vec<_>>()
+    };
+    let [near, lan, wan, far] = captures.each_ref().map(on_wire);
+    for from in [SHARED, INET] {
+        let expected = one_way(&near, from);
+        assert!(expected.len() > 3 && expected.iter().all(|packet| packet.bytes.len() <= WIRE_MTU));
+        for (there, packets, hops) in [("lan", &lan, 0), ("wan", &wan, 1), ("inet", &far, 1)] {
+            let packets = one_way(packets, from);
+            assert_eq!(packets.len(), expected.len(), "{there}, from {from}");
+            for (packet, expected) in packets.iter().zip(&expected) {
+                assert!(packet.has_valid_header());
+                assert_eq!(packet.unchanging(), expected.unchanging(), "{there}, from {from}");
+                assert_eq!(packet.ttl().abs_diff(expected.ttl()), hops, "{there}, from {from}");
+            }
+        }
+    }
+}
+
 /// Every packet is between these two, whichever way it goes.
 fn assert_link_addresses(packets: &[Captured], server_side: [u8; 6], client_side: [u8; 6]) {
     for packet in packets {
@@ -102,9 +134,9 @@ fn assert_link_addresses(packets: &[Captured], server_side: [u8; 6], client_side
 
 #[test]
 fn a_udp_exchange_is_byte_identical() {
-    let lab = Lab::up();
+    let lab = Lab::with(&WIRE_SIZE);
     for node in ["inet", "legacy"] {
-        wire_frames(&lab, node);
+        lab.wire_frames(node);
     }
     // A sharer finds legacy by itself; legacy finds the shared address at the router, which answers for it.
     for (server, address, hops) in
@@ -138,7 +170,7 @@ fn a_udp_exchange_is_byte_identical() {
 
 #[test]
 fn sharers_of_one_address_get_each_others_bytes() {
-    let lab = Lab::up();
+    let lab = Lab::with(&WIRE_SIZE);
     let port = lab.ports("h2")[0].0 + 80;
     let web = Web::serve(&lab, "h2", port);
     web.add("large", &[b'x'; 300_000]);

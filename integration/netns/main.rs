@@ -13,6 +13,7 @@ mod cleanup;
 mod commands;
 mod icmp;
 mod load;
+mod offload;
 mod ports;
 mod restart;
 mod scale;

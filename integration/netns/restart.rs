@@ -1,9 +1,6 @@
 //! Processes that are killed, started again, and ended properly.
 
-use std::fs;
-
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use crate::support::lab::{INET, Lab};
 use crate::support::process::{Process, run};
@@ -45,39 +42,23 @@ fn survives(node: &str) {
     session.finish();
 }
 
-/// What the lab runs as a node, to be run again by the test itself.
-fn arguments_of(lab: &Lab, node: &str) -> Vec<String> {
-    let pid = lab.pid(node).expect("it runs");
-    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("it runs");
-    let mut words: Vec<_> = line.split_terminator('\0').skip(1).map(str::to_owned).collect();
-    let at = words.iter().position(|word| word == "--ready-fd").expect("the lab waits for it");
-    words.drain(at..at + 2);
-    words
-}
-
 #[test]
 fn sigterm_and_ctrl_c_leave_cleanly() {
     let lab = Lab::up();
     for node in ["h1", "router"] {
-        let arguments = arguments_of(&lab, node);
+        let arguments = lab.arguments(node);
         lab.signal(node, Signal::SIGTERM);
         await_true("the end of the process", || lab.pid(node).is_none());
         assert!(!lab.socket(node).exists(), "the socket goes with the process");
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             let mut process = Process::start(lab.command(node, &machine().pearp).args(&arguments));
-            await_true("the node serves", || serves(&lab, node));
+            await_true("the node serves", || lab.serves(node));
             process.signal(signal);
             assert_eq!(process.finish(), Some(0), "{signal:?}: {}", process.transcript());
             assert!(!lab.socket(node).exists(), "{signal:?}");
             assert!(process.transcript().contains(" ended"), "{}", process.transcript());
         }
     }
-}
-
-fn serves(lab: &Lab, node: &str) -> bool {
-    let answer = run(lab.command(node, &machine().pearp).args(["status", "--json"]));
-    let Ok(status) = serde_json::from_str::<Value>(&answer.stdout) else { return false };
-    status["role"] == "router" || status["state"] == "bound"
 }
 
 #[test]
@@ -102,9 +83,9 @@ fn a_killed_process_loses_no_address_and_no_route() {
 #[test]
 fn a_node_is_not_started_twice() {
     let lab = Lab::up();
-    let arguments = arguments_of(&lab, "h1");
+    let arguments = lab.arguments("h1");
     let second = run(lab.command("h1", &machine().pearp).args(&arguments));
     second.fails_with(1, &[]);
     assert!(second.stderr.lines().count() <= 3, "{second:?}");
-    assert!(serves(&lab, "h1"), "the first one is not disturbed");
+    assert!(lab.serves("h1"), "the first one is not disturbed");
 }

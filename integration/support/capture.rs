@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use pcap_file::DataLink;
 use pcap_file::pcap::PcapReader;
+use pearp::wire::{Frame, Gso, GsoKind, Medium, Segments};
 use tempfile::TempDir;
 
 use super::lab::Lab;
@@ -16,12 +17,15 @@ pub(crate) const ICMP: u8 = 1;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
 
-/// Bytes of a frame that are captured: all of it, on links without offloads.
+/// Bytes of a frame that are captured: all of it, on links without offloads and with them. The shorter, the more of
+/// them the kernel can hold.
 const SNAPSHOT: &str = "2048";
+const SUPER_SNAPSHOT: &str = "66000";
 /// What the kernel keeps for tcpdump, in KiB.
 const BUFFER: &str = "32768";
 
 const ETHERNET_HEADER: usize = 14;
+const TCP_DATA_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
@@ -47,13 +51,23 @@ impl Capture {
     /// Begins to capture; has begun when this returns.
     #[track_caller]
     pub(crate) fn start(lab: &Lab, node: &str, interface: &str, filter: &str) -> Self {
+        Self::start_with(lab, node, interface, filter, SNAPSHOT)
+    }
+
+    /// One that has room for frames of 64 KiB.
+    #[track_caller]
+    pub(crate) fn of_super_frames(lab: &Lab, node: &str, interface: &str, filter: &str) -> Self {
+        Self::start_with(lab, node, interface, filter, SUPER_SNAPSHOT)
+    }
+
+    #[track_caller]
+    fn start_with(lab: &Lab, node: &str, interface: &str, filter: &str, snapshot: &str) -> Self {
         let directory = TempDir::new().expect("a directory for captures");
         let file = directory.path().join("capture.pcap");
         let tcpdump = Process::start(
             lab.command(node, "tcpdump")
-                // As root, unbuffered on both sides: what is on the wire is in the file soon. The shorter the
-                // snapshots, the more of them the kernel can hold.
-                .args(["-Z", "root", "-n", "-U", "--immediate-mode", "-s", SNAPSHOT, "-B", BUFFER])
+                // As root, unbuffered on both sides: what is on the wire is in the file soon.
+                .args(["-Z", "root", "-n", "-U", "--immediate-mode", "-s", snapshot, "-B", BUFFER])
                 .args(["-i", interface, "-w"])
                 .arg(&file)
                 .arg(filter),
@@ -151,6 +165,24 @@ impl Captured {
         let header = &self.bytes[..self.bytes.len() - self.payload().len()];
         let sum: u32 = header.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
         (sum & 0xFFFF) + (sum >> 16) == 0xFFFF
+    }
+
+    /// The TCP packets of at most `mtu` bytes that a super-frame stands for, with complete checksums. A capture does
+    /// not say how the sender wanted it cut: as large as the link allows, as TCP does.
+    pub(crate) fn segments(&self, mtu: usize) -> Vec<Self> {
+        let start = self.bytes.len() - self.payload().len();
+        let header_len = start + usize::from(self.payload()[TCP_DATA_OFFSET] >> 4) * 4;
+        let kind = GsoKind::Tcp4 { ecn: false };
+        let size = (mtu - header_len) as u16;
+        let mut frame = Frame::from_packet(&self.bytes);
+        frame.offload.gso = Some(Gso { kind, size, header_len: header_len as u16 });
+        let mut segments = Segments::of(&frame, Medium::Ip).expect("a TCP packet");
+        let mut segment = Frame::buffer();
+        let mut all = Vec::new();
+        while segments.next_into(&mut segment) {
+            all.push(Self { ethernet: self.ethernet, bytes: segment.bytes().to_vec() });
+        }
+        all
     }
 
     /// The packet without what a router may change: TTL and IP header checksum.

@@ -1,6 +1,6 @@
 //! A lab of its own for each test, gone with the test.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -161,6 +161,31 @@ impl Lab {
     pub(crate) fn signal(&self, node: &str, signal: Signal) {
         let pid = self.pid(node).expect("the node lives");
         kill(Pid::from_raw(pid), signal).expect("a node's process can be signalled");
+    }
+
+    /// What the lab runs as a node, to be run again by a test itself.
+    pub(crate) fn arguments(&self, node: &str) -> Vec<String> {
+        let pid = self.pid(node).expect("it runs");
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("it runs");
+        let mut words: Vec<_> = line.split_terminator('\0').skip(1).map(str::to_owned).collect();
+        let at = words.iter().position(|word| word == "--ready-fd").expect("the lab waits for it");
+        words.drain(at..at + 2);
+        words
+    }
+
+    /// Whether a node answers, and a host has its set.
+    pub(crate) fn serves(&self, node: &str) -> bool {
+        let answer = self.pearp(node, &["status", "--json"]);
+        let Ok(status) = serde_json::from_str::<Value>(&answer.stdout) else { return false };
+        status["role"] == "router" || status["state"] == "bound"
+    }
+
+    /// Makes the kernel of a plain node send and expect what is on the wire: no frames that are larger, no checksums
+    /// that a device would fill in.
+    #[track_caller]
+    pub(crate) fn wire_frames(&self, node: &str) {
+        let settings = ["tso", "gso", "gro", "tx", "rx"].iter().flat_map(|name| [*name, "off"]);
+        run(self.command(node, "ethtool").args(["-K", "eth0"]).args(settings)).ok();
     }
 
     /// The ports that the lab gave to a host.

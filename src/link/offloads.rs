@@ -51,12 +51,12 @@ impl Offloads {
 }
 
 impl fmt::Display for Offloads {
-    /// As `checksum,tso,ecn,uso`, or `off`.
+    /// As `checksum tso ecn uso`, or `off`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [(self.checksum, "checksum"), (self.tcp, "tso"), (self.ecn, "ecn"), (self.udp, "uso")];
         let names: Vec<_> = all.into_iter().filter_map(|(on, name)| on.then_some(name)).collect();
         f.write_str(if names.is_empty() { "off" } else { "" })?;
-        f.write_str(&names.join(","))
+        f.write_str(&names.join(" "))
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(offered(all), [true; 4]);
         assert_eq!(
             (none.to_string(), all.to_string()),
-            ("off".to_owned(), "checksum,tso,ecn,uso".to_owned())
+            ("off".to_owned(), "checksum tso ecn uso".to_owned())
         );
     }
 }
