@@ -10,12 +10,12 @@
 //! | Module | What it holds |
 //! |---|---|
 //! | [`ports`] | port ranges, PSIDs, port sets, the source-port allocator |
-//! | [`wire`] | bytes ⇄ meaning: PE-ARP, the frame buffer with its offload header, flow keys, ICMP |
+//! | [`wire`] | bytes ⇄ meaning: PE-ARP, the frame buffer with its offload header, segmentation, flow keys, ICMP |
 //! | [`neighbor`] | engine: the port-aware ARP table of one link, its questions, the own set |
 //! | [`forward`] | engine: routes, the rate of ICMP errors |
 //! | [`node`] | host and edge router: engines composed, frame in → verdict and frames out |
 //! | [`sim`] | the same nodes on simulated segments and a virtual clock, deterministic by seed |
-//! | [`link`] | TAP, TUN, queues in memory, a wrapper that captures frames |
+//! | [`link`] | TAP and TUN with and without offloads, queues in memory, a wrapper that captures frames |
 //! | [`runtime`] | the event loop, the clock, signals, the control socket |
 //! | [`cmd`] | the sub-commands of `pearp` |
 //!

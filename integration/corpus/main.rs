@@ -29,6 +29,11 @@ fn flow_key() {
 }
 
 #[test]
+fn offload() {
+    replay("offload", fuzzed::offload);
+}
+
+#[test]
 fn host() {
     replay("host", fuzzed::host);
 }

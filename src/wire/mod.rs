@@ -1,5 +1,5 @@
-//! Bytes to meaning and back: PE-ARP, the frame buffer, flow keys, and what IPv4 and ICMP need beside
-//! [`smoltcp::wire`].
+//! Bytes to meaning and back: PE-ARP, the frame buffer, offload headers and segmentation, flow keys, and what IPv4 and
+//! ICMP need beside [`smoltcp::wire`].
 //!
 //! **Panic contract.** Nothing here panics on any input: views are made by `new_checked`, which verifies every
 //! length that the accessors rely on.

@@ -11,7 +11,9 @@ use pearp::node::{
     EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink,
 };
 use pearp::wire::pe_arp::{DEFAULT_PRO, Message, Packet};
-use pearp::wire::{EthernetAddress, FlowKey, Frame, Ipv4Packet, ipv4};
+use pearp::wire::{
+    EthernetAddress, FlowKey, Frame, Ipv4Packet, Medium, Offload, Segments, VIRTIO_NET_HEADER, ipv4,
+};
 use smoltcp::time::{Duration, Instant};
 
 /// Steps of one run.
@@ -244,6 +246,26 @@ pub fn pe_arp(data: &[u8]) {
     } else {
         // More records than a frame of 1500 bytes takes are cut.
         assert!(message.records.len() > pearp::wire::pe_arp::MAX_RECORDS);
+    }
+}
+
+/// A virtio-net header and its frame; the first byte chooses the medium. What a super-frame is cut into is valid, and
+/// no longer than it says.
+pub fn offload(data: &[u8]) {
+    let Some((medium, data)) = data.split_first() else { return };
+    let Some((header, bytes)) = data.split_first_chunk::<VIRTIO_NET_HEADER>() else { return };
+    let medium = if medium & 1 == 0 { Medium::Ethernet } else { Medium::Ip };
+    let Ok(offload) = Offload::parse(header, medium, bytes) else { return };
+    assert_eq!(Offload::parse(&offload.emit(medium), medium, bytes), Ok(offload));
+    let mut frame =
+        if medium == Medium::Ip { Frame::from_packet(bytes) } else { Frame::from_ethernet(bytes) };
+    frame.offload = offload;
+    let Ok(mut segments) = Segments::of(&frame, medium) else { return };
+    let mut segment = Frame::buffer();
+    while segments.next_into(&mut segment) {
+        let Some(gso) = offload.gso else { continue };
+        let packet = &segment.bytes()[medium.header_len()..];
+        assert!(ipv4::check(packet).is_ok() && packet.len() <= gso.segment_len());
     }
 }
 
