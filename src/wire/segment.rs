@@ -19,7 +19,7 @@ pub enum SegmentError {
     /// Its headers are cut short, or end elsewhere than the offload header says.
     #[error("super-frame whose headers do not fit its offload header")]
     Header,
-    /// More than [`MAX_SEGMENTS`].
+    /// More segments than any honest sender wants.
     #[error("super-frame of more than {MAX_SEGMENTS} segments")]
     TooMany,
 }
