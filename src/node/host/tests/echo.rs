@@ -4,7 +4,7 @@ use smoltcp::time::Duration;
 
 use crate::node::support::*;
 use crate::node::{DropReason, Verdict};
-use crate::wire::Frame;
+use crate::wire::{Checksum, Frame};
 
 /// Rule 92.
 #[test]
@@ -24,6 +24,20 @@ fn the_host_answers_a_ping_of_its_own_address() {
     let mut damaged = request;
     damaged[30] ^= 1;
     host.give(TUN, Frame::from_packet(&damaged)).is_silent_drop(DropReason::EchoDamaged);
+}
+
+/// A checksum that is left open covers the identifier.
+#[test]
+fn an_open_checksum_is_completed_before_the_identifier_is_mapped() {
+    let mut host = host_with_gateway();
+    let mut frame = Frame::from_packet(&echo_request(SHARED, SERVER, 12));
+    // ICMP has no pseudo-header: the sum of nothing is in the field.
+    frame.bytes_mut()[22..24].fill(0);
+    frame.offload.checksum = Some(Checksum { start: 20, offset: 2 });
+    let outcome = host.give(TUN, frame);
+    outcome.is_forwarded(LAN);
+    assert_eq!(outcome.frame.offload.checksum, None);
+    assert_ne!(identifier_of(packet_of(&outcome.frame)), 12, "mapped, with the right checksum");
 }
 
 /// Rule 92.
