@@ -101,6 +101,18 @@ fn without_an_authority_the_thief_gets_the_packets() {
     assert!(stolen.count() > 0);
 }
 
+/// What docs/simulation.md shows is a scenario.
+#[test]
+fn the_documented_scenarios_play() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/simulation.md")).unwrap();
+    let blocks: Vec<_> =
+        text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [whole, topology] = blocks[..] else { panic!("two blocks of TOML") };
+    let report = run(&Scenario::parse(whole).unwrap(), 1, false);
+    assert_eq!((report.violation, report.answered > 50), (None, true));
+    Scenario::parse(&format!("about = \"two sites\"\nduration = 1\nsettle = 1\n{topology}")).unwrap();
+}
+
 #[test]
 fn every_scenario_is_played() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("integration/sim/scenarios");

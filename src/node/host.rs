@@ -330,6 +330,7 @@ impl Host {
                     return Err(DropReason::ForeignError);
                 }
             }
+            // PE-ARP rule 67: a group hears everybody on the link.
             FlowKind::Portless if !is_host(key.destination_address) => {}
             FlowKind::Portless => {
                 self.prohibit(frame, now);

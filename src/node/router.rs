@@ -69,8 +69,9 @@ pub struct RouterConfig {
     pub seed: u64,
 }
 
+/// A link of the router, with all that it knows there.
 #[derive(Debug)]
-struct Port {
+struct Attached {
     interface: Interface,
     address: Ipv4Addr,
     prefix: Ipv4Cidr,
@@ -87,7 +88,7 @@ struct Egress {
 /// The edge router.
 #[derive(Debug)]
 pub struct Router {
-    ports: Vec<Port>,
+    links: Vec<Attached>,
     fib: Fib<LinkId>,
     counters: Counters,
     icmp_limit: IcmpLimit,
@@ -99,7 +100,7 @@ impl Router {
     /// knows them again after a restart.
     pub fn new(config: RouterConfig, now: Instant) -> Self {
         let mut fib = Fib::new();
-        let mut ports = Vec::new();
+        let mut links = Vec::new();
         for (index, link) in config.links.into_iter().enumerate() {
             let prefix = link.address.network();
             fib.insert(prefix, NextHop { link: LinkId(index), gateway: None });
@@ -135,7 +136,7 @@ impl Router {
                 broadcast: prefix.broadcast(),
                 pro: config.pro,
             };
-            ports.push(Port { interface, address: link.address.address(), prefix, mtu: link.mtu, pe });
+            links.push(Attached { interface, address: link.address.address(), prefix, mtu: link.mtu, pe });
         }
         for route in &config.routes {
             if let Some(next_hop) = fib.lookup(route.gateway) {
@@ -143,18 +144,18 @@ impl Router {
             }
         }
         let mut router = Self {
-            ports,
+            links,
             fib,
             counters: Counters::default(),
             icmp_limit: IcmpLimit::default(),
             transmits: VecDeque::new(),
         };
-        for port in &mut router.ports {
-            port.interface.neighbors.hold_own();
+        for attached in &mut router.links {
+            attached.interface.neighbors.hold_own();
             let shared: Vec<_> =
-                port.interface.neighbors.config().schemes.iter().map(|(ip, _)| *ip).collect();
+                attached.interface.neighbors.config().schemes.iter().map(|(ip, _)| *ip).collect();
             for ip in shared {
-                port.interface.neighbors.solicit_all(ip, now);
+                attached.interface.neighbors.solicit_all(ip, now);
             }
         }
         router.drain(now);
@@ -172,16 +173,16 @@ impl Router {
         records: &[Record],
         now: Instant,
     ) -> Result<(), Refused> {
-        let on_link = |port: &&mut Port| port.pe && port.prefix.contains_addr(&ip);
-        let port = self.ports.iter_mut().find(on_link).ok_or(Refused::OffLink)?;
-        let result = port.interface.neighbors.grant(ip, hardware, records, now);
+        let on_link = |attached: &&mut Attached| attached.pe && attached.prefix.contains_addr(&ip);
+        let attached = self.links.iter_mut().find(on_link).ok_or(Refused::OffLink)?;
+        let result = attached.interface.neighbors.grant(ip, hardware, records, now);
         self.drain(now);
         result
     }
 
     fn receive(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
-        let Some(port) = self.ports.get_mut(link.0) else { return DropReason::LinkError.into() };
-        match port.interface.receive(frame, now) {
+        let Some(attached) = self.links.get_mut(link.0) else { return DropReason::LinkError.into() };
+        match attached.interface.receive(frame, now) {
             Err(reason) => reason.into(),
             Ok(Payload::Arp(verdict)) => verdict,
             // RFC 1812 §5.3.4: what came as a link-layer broadcast is not forwarded.
@@ -206,7 +207,7 @@ impl Router {
         if !self.is_unicast(destination) {
             return Err(DropReason::MartianDestination);
         }
-        if self.ports.iter().any(|port| port.address == destination) {
+        if self.links.iter().any(|attached| attached.address == destination) {
             return self.deliver(frame, now);
         }
         let key = FlowKey::of(&packet);
@@ -226,7 +227,7 @@ impl Router {
             self.send_error(link, frame, icmp::Error::NetUnreachable, now);
             return Err(DropReason::NoRoute);
         };
-        let mtu = self.ports[egress.link.0].mtu;
+        let mtu = self.links[egress.link.0].mtu;
         if frame.offload.gso.map_or(length, Gso::segment_len) > mtu {
             if whole {
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
@@ -235,7 +236,7 @@ impl Router {
             return Err(DropReason::TooBig);
         }
         ipv4::decrement_ttl(&mut Ipv4Packet::new_unchecked(frame.bytes_mut()));
-        let verdict = self.ports[egress.link.0].interface.output(egress.target, frame, false, now);
+        let verdict = self.links[egress.link.0].interface.output(egress.target, frame, false, now);
         if let Verdict::Dropped(
             reason @ (DropReason::Unreachable | DropReason::NoOwner | DropReason::UnassignedPort),
         ) = verdict
@@ -248,11 +249,11 @@ impl Router {
 
     /// Whether an address is one host's: no group, nor (RFC 2644) all hosts of a link of the router.
     fn is_unicast(&self, ip: Ipv4Addr) -> bool {
-        is_host(ip) && !self.ports.iter().any(|port| port.prefix.broadcast() == Some(ip))
+        is_host(ip) && !self.links.iter().any(|attached| attached.prefix.broadcast() == Some(ip))
     }
 
     fn is_shared(&self, ip: Ipv4Addr) -> bool {
-        self.ports.iter().any(|port| port.interface.neighbors.is_shared(ip))
+        self.links.iter().any(|attached| attached.interface.neighbors.is_shared(ip))
     }
 
     /// The next hop of a packet, and what names its owner there.
@@ -263,14 +264,16 @@ impl Router {
         key: Result<FlowKey, Unkeyed>,
     ) -> Result<Option<Egress>, DropReason> {
         let Some(NextHop { link, gateway }) = self.fib.lookup(destination) else { return Ok(None) };
-        let port = &self.ports[link.0];
+        let attached = &self.links[link.0];
         let target = match gateway {
             Some(gateway) => Target::gateway(gateway),
-            None if !port.pe => Target::gateway(destination),
+            None if !attached.pe => Target::gateway(destination),
             None => match key {
                 Ok(key) => Target { ip: destination, protocol: key.protocol, port: key.destination },
                 // A whole address takes everything; a shared one needs to know whose it is.
-                Err(unkeyed) if port.interface.neighbors.is_shared(destination) => return Err(unkeyed.into()),
+                Err(unkeyed) if attached.interface.neighbors.is_shared(destination) => {
+                    return Err(unkeyed.into());
+                }
                 Err(_) => Target { ip: destination, protocol, port: None },
             },
         };
@@ -306,7 +309,7 @@ impl Router {
     /// Answers a packet that came by `link` with an ICMP error.
     fn send_error(&mut self, link: LinkId, frame: &Frame, error: icmp::Error, now: Instant) {
         // RFC 1812 §4.3.2.4: the address of the link by which the packet came.
-        self.send_error_from(self.ports[link.0].address, frame, error, now);
+        self.send_error_from(self.links[link.0].address, frame, error, now);
     }
 
     fn send_error_from(&mut self, own: Ipv4Addr, frame: &Frame, error: icmp::Error, now: Instant) {
@@ -332,7 +335,7 @@ impl Router {
         let packet = ipv4::check(frame.bytes())?;
         let (destination, protocol) = (packet.dst_addr(), packet.next_header().into());
         let egress = self.route(destination, protocol, FlowKey::of(&packet))?.ok_or(DropReason::NoRoute)?;
-        Ok(self.ports[egress.link.0].interface.output(egress.target, frame, true, now))
+        Ok(self.links[egress.link.0].interface.output(egress.target, frame, true, now))
     }
 
     fn drain(&mut self, now: Instant) {
@@ -340,11 +343,11 @@ impl Router {
         // no error answers an error, so there are few rounds.
         loop {
             let mut failed = Vec::new();
-            for port in &mut self.ports {
+            for attached in &mut self.links {
                 let undeliverable = |frame, reason| failed.push((frame, reason));
-                let events = port.interface.drain(&mut self.counters, &mut self.transmits, undeliverable);
+                let events = attached.interface.drain(&mut self.counters, &mut self.transmits, undeliverable);
                 for event in events {
-                    report(&port.interface.name, &event);
+                    report(&attached.interface.name, &event);
                 }
             }
             if failed.is_empty() {
@@ -368,7 +371,7 @@ impl Router {
 
 impl Node for Router {
     fn links(&self) -> Vec<(String, Medium)> {
-        self.ports.iter().map(|port| (port.interface.name.clone(), Medium::Ethernet)).collect()
+        self.links.iter().map(|attached| (attached.interface.name.clone(), Medium::Ethernet)).collect()
     }
 
     fn handle_frame(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
@@ -384,12 +387,12 @@ impl Node for Router {
     }
 
     fn poll_timeout(&mut self, _now: Instant) -> Option<Instant> {
-        self.ports.iter().filter_map(|port| port.interface.neighbors.poll_timeout()).min()
+        self.links.iter().filter_map(|attached| attached.interface.neighbors.poll_timeout()).min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        for port in &mut self.ports {
-            port.interface.neighbors.handle_timeout(now);
+        for attached in &mut self.links {
+            attached.interface.neighbors.handle_timeout(now);
         }
         self.drain(now);
     }
@@ -403,21 +406,21 @@ impl Node for Router {
     }
 
     fn neighbors(&self, now: Instant) -> Vec<(String, Entry)> {
-        let of_port = |port: &Port| -> Vec<_> {
-            let name = &port.interface.name;
-            port.interface.neighbors.entries(now).into_iter().map(|entry| (name.clone(), entry)).collect()
+        let of_link = |attached: &Attached| -> Vec<_> {
+            let name = &attached.interface.name;
+            attached.interface.neighbors.entries(now).into_iter().map(|entry| (name.clone(), entry)).collect()
         };
-        self.ports.iter().flat_map(of_port).collect()
+        self.links.iter().flat_map(of_link).collect()
     }
 }
 
 impl Router {
     /// Name, address, prefix length, link-layer address and role of each link, and the shared addresses on it.
     pub fn describe(&self) -> impl Iterator<Item = (&str, Ipv4Cidr, &Config)> {
-        self.ports.iter().map(|port| {
-            let config = port.interface.neighbors.config();
-            let address = Ipv4Cidr::new(port.address, port.prefix.prefix_len());
-            (port.interface.name.as_str(), address, config)
+        self.links.iter().map(|attached| {
+            let config = attached.interface.neighbors.config();
+            let address = Ipv4Cidr::new(attached.address, attached.prefix.prefix_len());
+            (attached.interface.name.as_str(), address, config)
         })
     }
 }

@@ -53,7 +53,7 @@ impl PortRange {
 
     /// The aligned power-of-two blocks that make up the range, ascending: at most 30 of them.
     ///
-    /// A block is a PSID set with `a = 0` (PE-ARP §2: a RANGE is a union of such sets), so that ranges and
+    /// A block is a PSID set with `a = 0` (PE-ARP rule 72: a RANGE is a union of such sets), so that ranges and
     /// PSIDs share one form in the neighbor table.
     pub fn blocks(self) -> impl Iterator<Item = Psid> {
         let mut next = Some(u32::from(self.first));

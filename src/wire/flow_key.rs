@@ -1,4 +1,4 @@
-//! What names the owner of a packet (PE-ARP §5): ports, echo identifiers, or the packet that an ICMP error embeds.
+//! What names the owner of a packet (PE-ARP §11): ports, echo identifiers, or the packet that an ICMP error embeds.
 
 use core::net::Ipv4Addr;
 

@@ -28,7 +28,7 @@ const HARDWARE_ETHERNET: u16 = 1;
 const HARDWARE_LEN: u8 = 6;
 const PROTOCOL_LEN: u8 = 8;
 
-/// Why bytes are not a PE-ARP message. Each has a counter of its own (PE-ARP §3).
+/// Why bytes are not a PE-ARP message. Each has a counter of its own (PE-ARP rules 8 and 11).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     /// Shorter than the header, or than the number of records says.
@@ -104,7 +104,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(packet)
     }
 
-    /// ar$pro of an ARP packet of any kind, if it is that long: what tells PE-ARP from plain ARP (PE-ARP §3).
+    /// ar$pro of an ARP packet of any kind, if it is that long: what tells PE-ARP from plain ARP (PE-ARP rule 8).
     pub fn protocol_of(arp: &[u8]) -> Option<u16> {
         Some(u16::from_be_bytes(*arp.get(field::PRO)?.first_chunk()?))
     }
