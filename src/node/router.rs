@@ -201,7 +201,7 @@ impl Router {
     ) -> Result<Verdict, DropReason> {
         let packet = ipv4::check(frame.bytes())?;
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
-        if !self.is_unicast(source) {
+        if !self.is_unicast(source) || self.links.iter().any(|attached| attached.address == source) {
             return Err(DropReason::MartianSource);
         }
         if !self.is_unicast(destination) {

@@ -123,7 +123,8 @@ fn damaged_headers_are_dropped() {
 #[test]
 fn martians_are_dropped() {
     let mut bench = router_with_neighbors();
-    for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+    // The last one is the router's own.
+    for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "198.51.100.1"] {
         let frame = from_outside(&tcp((source.parse().unwrap(), 1), TO_A));
         bench.give(OUTSIDE, frame).is_silent_drop(DropReason::MartianSource);
     }
