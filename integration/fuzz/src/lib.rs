@@ -10,7 +10,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use pearp::node::{
     EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink,
 };
-use pearp::wire::pe_arp::{DEFAULT_PRO, Message, Packet};
+use pearp::ports::PortSet;
+use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
 use pearp::wire::{
     EthernetAddress, FlowKey, Frame, Ipv4Packet, Medium, Offload, Segments, VIRTIO_NET_HEADER, ipv4,
 };
@@ -286,18 +287,26 @@ pub fn flow_key(data: &[u8]) {
     }
 }
 
-/// A sharing host under a sequence of steps.
+/// Hosts under a sequence of steps: with a set of its own, with a lease of one that ends meanwhile, and with a whole
+/// address.
 pub fn host(data: &[u8]) {
+    let lease = Duration::from_secs(10);
+    for (set, lease) in [("4096-8191", None), ("4096-8191", Some(lease)), ("0-65535", None)] {
+        run_host(data, set.parse().expect("a valid set"), lease);
+    }
+}
+
+fn run_host(data: &[u8], set: PortSet, lease: Option<Duration>) {
     let config = HostConfig {
         links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
         hardware: EthernetAddress(MACS[1]),
         address: "198.51.100.2/24".parse().expect("a valid address"),
         gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
-        set: "4096-8191".parse().expect("a valid set"),
+        set,
         stack_ports: None,
         echo: EchoPort::Lowest,
         authorities: vec![EthernetAddress(MACS[0])],
-        lease: None,
+        lease,
         mtu: 1500,
         pro: DEFAULT_PRO,
         seed: 1,
@@ -311,8 +320,13 @@ pub fn host(data: &[u8]) {
     });
 }
 
-/// A router under a sequence of steps.
+/// Routers under a sequence of steps: one that learns, and one that is told.
 pub fn router(data: &[u8]) {
+    run_router(data, false);
+    run_router(data, true);
+}
+
+fn run_router(data: &[u8], authority: bool) {
     let link = |name: &str, role, mac, address: &str| RouterLink {
         name: name.to_owned(),
         role,
@@ -326,13 +340,22 @@ pub fn router(data: &[u8]) {
             link("wan", Role::Outside, [2, 0, 0, 0, 1, 1], "203.0.113.1/24"),
         ],
         shared: vec![(Ipv4Addr::from(ADDRESSES[0]), "0,4".parse().expect("a valid scheme"))],
-        authority: false,
+        authority,
         routes: Vec::new(),
         pro: DEFAULT_PRO,
         seed: 1,
     };
     let mut now = Instant::ZERO;
-    run(&mut Router::new(config, now), data, &mut now, |_, _, _, _| {});
+    let mut router = Router::new(config, now);
+    if authority {
+        let records = ["0,4,1", "0,16,443"].map(|psid| {
+            let claim = Claim::Psid(psid.parse().expect("a valid PSID"));
+            pe_arp::Record::new(claim, Lifetime::Seconds(10))
+        });
+        let granted = router.grant(Ipv4Addr::from(ADDRESSES[0]), EthernetAddress(MACS[1]), &records, now);
+        assert_eq!(granted, Ok(()));
+    }
+    run(&mut router, data, &mut now, |_, _, _, _| {});
 }
 
 fn run<N: Node>(
