@@ -2,34 +2,57 @@
 
 use super::PortRange;
 
-/// Membership of every port in 8 KiB: one load and one mask per test, whatever the form of the set.
-#[derive(Clone, PartialEq, Eq)]
+/// Membership of every port, in a word for each 64 ports from the lowest member to the highest: 8 KiB at most. One load
+/// and one mask per test, whatever the form of the set.
+#[derive(Clone, Default)]
 pub struct PortBitmap {
-    words: Box<[u64; 1024]>,
+    /// Words in front of the first one.
+    skipped: usize,
+    words: Vec<u64>,
 }
 
 impl PortBitmap {
     /// No port at all.
-    pub fn new() -> Self {
-        Self { words: Box::new([0; 1024]) }
+    pub const fn new() -> Self {
+        Self { skipped: 0, words: Vec::new() }
+    }
+
+    /// Where the word of `port` is, if there is one.
+    fn word_of(&self, port: u16) -> usize {
+        usize::from(port >> 6).wrapping_sub(self.skipped)
     }
 
     /// Whether `port` is in.
     pub fn contains(&self, port: u16) -> bool {
-        self.words[usize::from(port >> 6)] >> (port & 63) & 1 == 1
+        self.words.get(self.word_of(port)).is_some_and(|word| word >> (port & 63) & 1 == 1)
     }
 
     /// Puts `port` in; false where it was already.
     pub fn insert(&mut self, port: u16) -> bool {
+        let word = usize::from(port >> 6);
+        if self.words.is_empty() {
+            self.skipped = word;
+        }
+        if let missing @ 1.. = self.skipped.saturating_sub(word) {
+            self.words.splice(0..0, core::iter::repeat_n(0, missing));
+            self.skipped = word;
+        }
+        let at = word - self.skipped;
+        if at >= self.words.len() {
+            self.words.resize(at + 1, 0);
+        }
         let fresh = !self.contains(port);
-        self.words[usize::from(port >> 6)] |= 1 << (port & 63);
+        self.words[at] |= 1 << (port & 63);
         fresh
     }
 
     /// Takes `port` out; false where it was not in.
     pub fn remove(&mut self, port: u16) -> bool {
         let was = self.contains(port);
-        self.words[usize::from(port >> 6)] &= !(1 << (port & 63));
+        if was {
+            let at = self.word_of(port);
+            self.words[at] &= !(1 << (port & 63));
+        }
         was
     }
 
@@ -40,7 +63,10 @@ impl PortBitmap {
 
     /// The ports, ascending.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..=u16::MAX).filter(|port| self.contains(*port))
+        self.words.iter().zip(self.skipped..).flat_map(|(word, at)| {
+            // There are 1024 words at most.
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| (at << 6) as u16 | bit)
+        })
     }
 
     /// The ports as maximal ranges, ascending.
@@ -58,11 +84,13 @@ impl PortBitmap {
     }
 }
 
-impl Default for PortBitmap {
-    fn default() -> Self {
-        Self::new()
+impl PartialEq for PortBitmap {
+    fn eq(&self, other: &Self) -> bool {
+        self.ports().eq(other.ports())
     }
 }
+
+impl Eq for PortBitmap {}
 
 impl FromIterator<u16> for PortBitmap {
     fn from_iter<I: IntoIterator<Item = u16>>(ports: I) -> Self {
@@ -77,5 +105,26 @@ impl FromIterator<u16> for PortBitmap {
 impl core::fmt::Debug for PortBitmap {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_list().entries(self.ranges()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_changes_does_not_matter() {
+        let ports = [5000, 0, 65535, 63, 64, 5001, 4095];
+        let mut bitmap = PortBitmap::new();
+        assert!(ports.iter().all(|port| !bitmap.contains(*port) && !bitmap.remove(*port)));
+        assert!(ports.iter().all(|port| bitmap.insert(*port)) && !bitmap.insert(63));
+        let mut sorted = ports;
+        sorted.sort_unstable();
+        assert_eq!(bitmap.ports().collect::<Vec<_>>(), sorted);
+        assert_eq!((bitmap.count(), bitmap.ranges().len()), (7, 5));
+        assert_eq!(bitmap, sorted.into_iter().collect());
+        assert!(bitmap.remove(0) && !bitmap.contains(0) && bitmap.remove(65535));
+        assert_eq!(bitmap, [63, 64, 4095, 5000, 5001].into_iter().collect());
+        assert_ne!(bitmap, PortBitmap::new());
     }
 }
