@@ -13,7 +13,7 @@
 //! | [`wire`] | bytes ⇄ meaning: PE-ARP, the frame buffer with its offload header, segmentation, flow keys, ICMP |
 //! | [`neighbor`] | engine: the port-aware ARP table of one link, its questions, the own set |
 //! | [`forward`] | engine: routes, the rate of ICMP errors |
-//! | [`node`] | host and edge router: engines composed, frame in → verdict and frames out |
+//! | [`node`] | host, swarm of hosts and edge router: engines composed, frame in → verdict and frames out |
 //! | [`sim`] | the same nodes on simulated segments and a virtual clock, deterministic by seed |
 //! | [`link`] | TAP and TUN with and without offloads, queues in memory, a wrapper that captures frames |
 //! | [`runtime`] | the event loop, the clock, signals, the control socket |

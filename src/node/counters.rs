@@ -123,6 +123,10 @@ drop_reasons! {
     NoService = "no_service",
     /// The host's own stack has no room.
     StackFull = "stack_full",
+    /// For programs, on a host that has none.
+    NoPrograms = "no_programs",
+    /// A broadcast that many hosts of a swarm would have to look at, too soon after others.
+    SwarmLimit = "swarm_limit",
     /// The set is not in use yet, or was lost to another host.
     SetNotHeld = "set_not_held",
     /// The link did not take the frame.
@@ -245,6 +249,23 @@ impl Counters {
         } else {
             self.forwarded -= 1;
             self.drops.0[DropReason::LinkError as usize] += 1;
+        }
+    }
+
+    /// Adds what another node has counted between two moments.
+    pub(super) fn add_change(&mut self, before: &Self, after: &Self) {
+        let add =
+            |sum: &mut u64, before: u64, after: u64| *sum = sum.wrapping_add(after.wrapping_sub(before));
+        add(&mut self.received, before.received, after.received);
+        add(&mut self.originated, before.originated, after.originated);
+        add(&mut self.delivered, before.delivered, after.delivered);
+        add(&mut self.forwarded, before.forwarded, after.forwarded);
+        // Waits end, too; so may what was counted as sent.
+        add(&mut self.pending, before.pending, after.pending);
+        add(&mut self.arp_sent, before.arp_sent, after.arp_sent);
+        add(&mut self.arp_lost, before.arp_lost, after.arp_lost);
+        for ((sum, before), after) in self.drops.0.iter_mut().zip(before.drops.0).zip(after.drops.0) {
+            add(sum, before, after);
         }
     }
 

@@ -25,6 +25,25 @@ pub(super) enum Payload {
     Ipv4 { unicast: bool },
 }
 
+/// An ARP message of either kind.
+pub(super) enum Arp {
+    Pe(Message),
+    Plain(ArpRepr),
+}
+
+impl Arp {
+    /// What an Ethernet frame with ARP says.
+    pub(super) fn parse(frame: &Frame, pro: u16) -> Result<Self, DropReason> {
+        let arp = frame.bytes().get(ETHERNET_HEADER..).ok_or(DropReason::ShortFrame)?;
+        if pe_arp::Packet::<&[u8]>::protocol_of(arp) == Some(pro) {
+            let packet = pe_arp::Packet::new_checked(arp, pro)?;
+            Ok(Self::Pe(Message::parse(&packet)?))
+        } else {
+            Ok(Self::Plain(parse_plain(arp)?))
+        }
+    }
+}
+
 /// One Ethernet link of a node.
 #[derive(Debug)]
 pub(super) struct Interface {
@@ -80,23 +99,23 @@ impl Interface {
     }
 
     fn receive_arp(&mut self, frame: &Frame, now: Instant) -> Result<(), DropReason> {
-        let ethernet = EthernetFrame::new_unchecked(frame.bytes());
-        let (source, arp) = (ethernet.src_addr(), &frame.bytes()[ETHERNET_HEADER..]);
-        if pe_arp::Packet::<&[u8]>::protocol_of(arp) == Some(self.pro) {
-            let packet = pe_arp::Packet::new_checked(arp, self.pro)?;
-            let message = Message::parse(&packet)?;
-            tracing::trace!(link = %self.name, kind = ?message.kind(), from = %source, "PE-ARP in");
-            self.check_addresses(message.sender.ip, message.target.ip)?;
-            Ok(self.neighbors.handle_pe(source, &message, now)?)
-        } else {
-            let message = parse_plain(arp)?;
-            let ArpRepr::EthernetIpv4 { source_protocol_addr: sender, target_protocol_addr: target, .. } =
-                message
-            else {
-                return Err(DropReason::ArpFormat);
-            };
-            self.check_addresses(sender, target)?;
-            Ok(self.neighbors.handle_arp(source, &message, now)?)
+        let source = EthernetFrame::new_unchecked(frame.bytes()).src_addr();
+        match Arp::parse(frame, self.pro)? {
+            Arp::Pe(message) => {
+                tracing::trace!(link = %self.name, kind = ?message.kind(), from = %source, "PE-ARP in");
+                self.check_addresses(message.sender.ip, message.target.ip)?;
+                Ok(self.neighbors.handle_pe(source, &message, now)?)
+            }
+            Arp::Plain(message) => {
+                let ArpRepr::EthernetIpv4 {
+                    source_protocol_addr: sender, target_protocol_addr: target, ..
+                } = message
+                else {
+                    return Err(DropReason::ArpFormat);
+                };
+                self.check_addresses(sender, target)?;
+                Ok(self.neighbors.handle_arp(source, &message, now)?)
+            }
         }
     }
 

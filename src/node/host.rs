@@ -16,6 +16,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
 use super::echo_map::EchoMap;
 use super::ethernet::{Interface, Payload, complete_icmp, error_about, ip_bytes, report};
+use super::services::{ServicePorts, Services};
 use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::IcmpLimit;
@@ -79,7 +80,8 @@ pub(super) const TUN: LinkId = LinkId(1);
 #[derive(Debug)]
 pub struct Host {
     interface: Interface,
-    tun_name: String,
+    /// To the programs; `None` where there are none.
+    tun_name: Option<String>,
     address: Ipv4Cidr,
     gateway: Option<Ipv4Addr>,
     set: PortSet,
@@ -102,13 +104,33 @@ impl Host {
     /// # Errors
     /// [`StackError::EchoPort`].
     pub fn new(config: HostConfig, now: Instant) -> Result<Self, StackError> {
+        let mut program: Vec<u16> = config.set.to_bitmap().ports().collect();
+        let count = program.len() as u32;
+        let wanted = config.stack_ports.unwrap_or((count / STACK_SHARE).max(MIN_STACK_PORTS));
+        let stack = program.split_off(program.len() - (wanted.min(count) as usize));
+        let services = Services::echo(config.echo, &stack, now)?;
+        Ok(Self::start(config, (&program, &stack), services, now))
+    }
+
+    /// A host without programs and without a TUN, one of thousands: its own stack has all of its set. It offers UDP
+    /// echo and HTTP on the lowest port, TCP echo on the next one; the page begins with `page`.
+    pub(super) fn without_programs(config: HostConfig, page: String, now: Instant) -> Self {
+        let stack: Vec<u16> = config.set.to_bitmap().ports().collect();
+        let services = Services::small(page, &stack, now);
+        let mut host = Self::start(config, (&[], &stack), services, now);
+        host.tun_name = None;
+        host
+    }
+
+    /// The set is divided into the program part and the stack part.
+    fn start(
+        config: HostConfig,
+        (program, stack): (&[u16], &[u16]),
+        services: Services,
+        now: Instant,
+    ) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
         let shared = !config.set.is_full();
-        let ports: Vec<u16> = config.set.to_bitmap().ports().collect();
-        let count = ports.len() as u32;
-        let wanted = config.stack_ports.unwrap_or((count / STACK_SHARE).max(MIN_STACK_PORTS));
-        let split = ports.len() - (wanted.min(count) as usize);
-        let (program, stack) = ports.split_at(split);
         let lifetime = Lifetime::Unknown;
         let records = match &config.set {
             _ if !shared => vec![Record::new(Claim::Full, lifetime)],
@@ -143,7 +165,7 @@ impl Host {
         let own = config.address.address();
         let seed = rng.random();
         let mut host = Self {
-            stack: Stack::new(own, config.mtu, stack, config.echo, seed, now)?,
+            stack: Stack::new(own, config.mtu, stack, services, seed, now),
             echo_map: EchoMap::new(stack.iter().copied()),
             program_part: program.iter().copied().collect(),
             stack_part: stack.iter().copied().collect(),
@@ -154,7 +176,7 @@ impl Host {
                 broadcast: config.address.broadcast(),
                 pro: config.pro,
             },
-            tun_name: config.links.tun,
+            tun_name: Some(config.links.tun),
             address: config.address,
             gateway: config.gateway,
             set: config.set,
@@ -166,7 +188,7 @@ impl Host {
             lost: None,
         };
         host.drain(now);
-        Ok(host)
+        host
     }
 
     /// The address and its on-link prefix.
@@ -201,7 +223,12 @@ impl Host {
 
     /// Ports of the stack part in use, and where the echo service is.
     pub fn stack_use(&self) -> (usize, Option<u16>) {
-        (self.stack.ports_used(), self.stack.echo_port())
+        (self.stack.ports_used(), self.stack.services().tcp_echo)
+    }
+
+    /// Where its services are.
+    pub fn services(&self) -> ServicePorts {
+        self.stack.services()
     }
 
     /// Where the set stands.
@@ -597,7 +624,8 @@ fn on_link_prefix(address: Ipv4Cidr, gateway: Option<Ipv4Addr>) -> Ipv4Cidr {
 
 impl Node for Host {
     fn links(&self) -> Vec<(String, Medium)> {
-        vec![(self.interface.name.clone(), Medium::Ethernet), (self.tun_name.clone(), Medium::Ip)]
+        let tun = self.tun_name.clone().map(|name| (name, Medium::Ip));
+        [(self.interface.name.clone(), Medium::Ethernet)].into_iter().chain(tun).collect()
     }
 
     fn handle_frame(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
@@ -611,7 +639,10 @@ impl Node for Host {
                 Err(reason) => Err(reason),
             }
         };
-        let verdict = result.unwrap_or_else(Verdict::Dropped);
+        let verdict = match result.unwrap_or_else(Verdict::Dropped) {
+            Verdict::Forward(TUN) if self.tun_name.is_none() => DropReason::NoPrograms.into(),
+            verdict => verdict,
+        };
         self.counters.count(verdict);
         self.drain(now);
         verdict

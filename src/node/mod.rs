@@ -1,4 +1,4 @@
-//! Nodes: a sharing host and the edge router, composed of engines and still sans-IO.
+//! Nodes: a sharing host, a swarm of them and the edge router, composed of engines and still sans-IO.
 //!
 //! A runtime, or the simulation, gives a [`Node`] frames and the time and drains what it wants to send. Every
 //! frame ends as exactly one [`Verdict`], and [`Counters`] add up: received + originated = delivered + forwarded +
@@ -11,14 +11,18 @@ mod host;
 #[cfg(test)]
 mod hostile;
 mod router;
+mod services;
 mod stack;
 #[cfg(test)]
 mod support;
+mod swarm;
 
 pub use counters::{Counters, DropReason};
 pub use host::{Host, HostConfig, HostLinks};
 pub use router::{Role, Route, Router, RouterConfig, RouterLink};
+pub use services::ServicePorts;
 pub use stack::{EchoPort, StackError, StreamId, StreamState};
+pub use swarm::{MAX_SWARM_HOSTS, Swarm, SwarmConfig, SwarmError, SwarmHost};
 
 use smoltcp::time::Instant;
 

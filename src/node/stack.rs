@@ -9,30 +9,23 @@ use rand_chacha::ChaCha8Rng;
 use slab::Slab;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities};
-use smoltcp::socket::{tcp, udp};
+use smoltcp::socket::tcp;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
 
-use crate::neighbor::TokenBucket;
+use super::services::{ServicePorts, Services, tcp_socket};
 use crate::ports::Allocator;
 
 /// Packets that may wait for the stack.
 const MAX_QUEUE: usize = 256;
 /// Bytes of each direction of a TCP socket.
 const TCP_BUFFER: usize = 64 * 1024;
-/// Connections that the echo service takes at a time.
-const ECHO_CONNECTIONS: usize = 8;
-/// Datagrams, and bytes, that the echo service holds.
-const UDP_PACKETS: usize = 16;
-const UDP_BUFFER: usize = 16 * 1024;
 /// Streams that may be open at a time.
 const MAX_STREAMS: usize = 256;
 /// How long a connection may stay without an answer, and how long one that its user left may take to end.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a silent peer is asked whether it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// Datagrams that the echo service answers per second: two of them that were set on each other soon fall silent.
-const UDP_ECHOES_PER_SECOND: u32 = 1000;
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Where the echo service listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,10 +91,7 @@ pub(super) struct Stack {
     leaving: Vec<(Stream, Instant)>,
     allocator: Allocator,
     address: Ipv4Addr,
-    echo: Vec<SocketHandle>,
-    echo_udp: Option<SocketHandle>,
-    echo_port: Option<u16>,
-    echo_limit: TokenBucket,
+    services: Services,
 }
 
 impl core::fmt::Debug for Stack {
@@ -118,10 +108,10 @@ impl Stack {
         address: Ipv4Addr,
         mtu: usize,
         ports: &[u16],
-        echo: EchoPort,
+        services: Services,
         seed: u64,
         now: Instant,
-    ) -> Result<Self, StackError> {
+    ) -> Self {
         let mut device = Queues { incoming: VecDeque::new(), outgoing: VecDeque::new(), mtu };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed;
@@ -132,41 +122,25 @@ impl Stack {
         });
         // `Medium::Ip` needs no next hop: everything goes to the host's own layer.
         let _ = interface.routes_mut().add_default_ipv4_route(address);
-        let echo_port = match echo {
-            EchoPort::Off => None,
-            EchoPort::Lowest => ports.first().copied(),
-            EchoPort::Port(port) if ports.contains(&port) => Some(port),
-            EchoPort::Port(port) => return Err(StackError::EchoPort(port)),
-        };
-        let mut stack = Self {
+        let mut allocator = Allocator::new(ports.iter().copied());
+        let ServicePorts { udp_echo, tcp_echo, http } = services.ports();
+        for port in [udp_echo, tcp_echo, http].into_iter().flatten() {
+            allocator.reserve(port);
+        }
+        Self {
             interface,
             device,
             sockets: SocketSet::new(Vec::new()),
             streams: Slab::new(),
             leaving: Vec::new(),
-            allocator: Allocator::new(ports.iter().copied()),
+            allocator,
             address,
-            echo: Vec::new(),
-            echo_udp: None,
-            echo_port,
-            echo_limit: TokenBucket::new(UDP_ECHOES_PER_SECOND, UDP_ECHOES_PER_SECOND, now),
-        };
-        if let Some(port) = echo_port {
-            stack.allocator.reserve(port);
-            stack.echo = (0..ECHO_CONNECTIONS).map(|_| stack.sockets.add(tcp_socket())).collect();
-            let buffer =
-                || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; UDP_PACKETS], vec![0; UDP_BUFFER]);
-            let mut socket = udp::Socket::new(buffer(), buffer());
-            // Port 0 is in no stack part, and a new socket is not bound.
-            let _ = socket.bind(port);
-            stack.echo_udp = Some(stack.sockets.add(socket));
-            stack.serve_echo(now);
+            services,
         }
-        Ok(stack)
     }
 
-    pub(super) fn echo_port(&self) -> Option<u16> {
-        self.echo_port
+    pub(super) fn services(&self) -> ServicePorts {
+        self.services.ports()
     }
 
     /// Whether a socket has the port.
@@ -182,6 +156,7 @@ impl Stack {
     pub(super) fn receive(&mut self, packet: &[u8]) -> bool {
         let room = self.device.incoming.len() < MAX_QUEUE;
         if room {
+            self.services.prepare(packet, &mut self.sockets);
             self.device.incoming.push_back(packet.to_vec());
         }
         room
@@ -195,7 +170,7 @@ impl Stack {
     /// Runs the sockets; [`Stack::poll_transmit`] has the packets.
     pub(super) fn poll(&mut self, now: Instant) {
         self.interface.poll(now, &mut self.device, &mut self.sockets);
-        let mut moved = self.serve_echo(now);
+        let mut moved = self.services.serve(&mut self.sockets, now);
         for (stream, until) in &self.leaving {
             let socket = self.sockets.get_mut::<tcp::Socket<'_>>(stream.handle);
             // RFC 1122 §4.2.2.13: what comes now has no reader, and its sender should know.
@@ -217,6 +192,9 @@ impl Stack {
             }
             !ended
         });
+        if !self.has_input() {
+            self.services.sweep(&mut self.sockets);
+        }
     }
 
     /// Ends the oldest stream in TIME-WAIT. A new one needs its port more than it does: the set is small.
@@ -263,7 +241,7 @@ impl Stack {
             self.allocator.allocate(rng)
         });
         let local = local.ok_or(StackError::NoPort)?;
-        let mut socket = tcp_socket();
+        let mut socket = tcp_socket(TCP_BUFFER, TCP_BUFFER);
         let remote = (IpAddress::Ipv4(to), port);
         let local_endpoint = (IpAddress::Ipv4(self.address), local);
         if socket.connect(self.interface.context(), remote, local_endpoint).is_err() {
@@ -316,53 +294,6 @@ impl Stack {
         self.sockets.get_mut::<tcp::Socket<'_>>(stream.handle).close();
         self.leaving.push((stream, now + TIMEOUT));
     }
-
-    /// Sends back what the echo sockets received; whether anything moved.
-    fn serve_echo(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        for handle in &self.echo {
-            let socket = self.sockets.get_mut::<tcp::Socket<'_>>(*handle);
-            if !socket.is_open() {
-                // A closed socket can listen, and the port is not 0.
-                let _ = socket.listen(self.echo_port.unwrap_or(0));
-            }
-            if socket.can_recv() && socket.can_send() {
-                let room = socket.send_capacity() - socket.send_queue();
-                let received = socket.recv(|bytes| {
-                    let len = bytes.len().min(room);
-                    (len, bytes[..len].to_vec())
-                });
-                if let Ok(bytes) = received {
-                    moved |= socket.send_slice(&bytes).is_ok_and(|len| len > 0);
-                }
-            }
-            if !socket.may_recv() && socket.may_send() && socket.recv_queue() == 0 {
-                socket.close();
-                moved = true;
-            }
-        }
-        if let Some(handle) = self.echo_udp {
-            let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
-            while socket.can_send() {
-                let Ok((bytes, meta)) = socket.recv() else { break };
-                if !self.echo_limit.take(now) {
-                    continue;
-                }
-                let bytes = bytes.to_vec();
-                moved |= socket.send_slice(&bytes, meta.endpoint).is_ok();
-            }
-        }
-        moved
-    }
-}
-
-fn tcp_socket() -> tcp::Socket<'static> {
-    let buffer = || tcp::SocketBuffer::new(vec![0; TCP_BUFFER]);
-    let mut socket = tcp::Socket::new(buffer(), buffer());
-    // The timeout holds for silent connections, too: those are asked before.
-    socket.set_timeout(Some(TIMEOUT));
-    socket.set_keep_alive(Some(KEEP_ALIVE));
-    socket
 }
 
 /// The device below smoltcp: two queues.

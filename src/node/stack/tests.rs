@@ -373,7 +373,7 @@ fn the_echo_port_is_one_of_the_stack_part() {
 #[test]
 fn a_vanished_client_does_not_keep_the_echo_service() {
     let (mut one, mut two) = (host(), other());
-    for _ in 0..ECHO_CONNECTIONS {
+    for _ in 0..8 {
         connect(&mut one, (SHARED, 11776));
     }
     join(&mut one, &mut two, Duration::from_millis(50));
