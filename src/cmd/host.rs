@@ -144,6 +144,22 @@ enum Stage {
     Serving,
 }
 
+/// Where a set stands, in a status.
+pub(super) fn phase_name(phase: ClaimPhase) -> &'static str {
+    match phase {
+        ClaimPhase::Unclaimed => "released",
+        ClaimPhase::Expired => "expired",
+        ClaimPhase::Probing { .. } => "probing",
+        ClaimPhase::Announcing { .. } | ClaimPhase::Held => "bound",
+        ClaimPhase::Lost => "lost",
+    }
+}
+
+/// Ranges as pairs of numbers.
+pub(super) fn range_pairs(ranges: Vec<PortRange>) -> Vec<(u16, u16)> {
+    ranges.into_iter().map(|range| (range.first(), range.last())).collect()
+}
+
 struct HostService {
     host: Host,
     name: String,
@@ -207,24 +223,14 @@ impl Service for HostService {
     }
 
     fn status(&mut self, _now: Instant) -> Value {
-        let pairs = |ranges: Vec<PortRange>| -> Vec<_> {
-            ranges.into_iter().map(|range| (range.first(), range.last())).collect()
-        };
         let (counters, drops) = counters(self.host.counters());
         let (used, echo) = self.host.stack_use();
         let address = self.host.address();
-        let state = match self.host.phase() {
-            ClaimPhase::Unclaimed => "released",
-            ClaimPhase::Expired => "expired",
-            ClaimPhase::Probing { .. } => "probing",
-            ClaimPhase::Announcing { .. } | ClaimPhase::Held => "bound",
-            ClaimPhase::Lost => "lost",
-        };
         json!({
             "name": self.name,
             "role": "host",
             "pid": std::process::id(),
-            "state": state,
+            "state": phase_name(self.host.phase()),
             "address": address.address(),
             "prefix_len": address.prefix_len(),
             "gateway": self.host.gateway(),
@@ -232,9 +238,9 @@ impl Service for HostService {
             "links": self.offloads.each_ref().map(|(link, offloads)| {
                 json!({ "link": link, "offload": offloads.to_string() })
             }),
-            "ports": pairs(self.host.set().ranges()),
-            "program_ports": pairs(self.host.program_part().ranges()),
-            "stack_ports": pairs(self.host.stack_part().ranges()),
+            "ports": range_pairs(self.host.set().ranges()),
+            "program_ports": range_pairs(self.host.program_part().ranges()),
+            "stack_ports": range_pairs(self.host.stack_part().ranges()),
             "stack_ports_used": used,
             "echo_port": echo,
             "counters": counters,

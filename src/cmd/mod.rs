@@ -9,6 +9,7 @@ mod router;
 mod serve;
 mod sim;
 mod status;
+mod swarm;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -38,6 +39,8 @@ struct Cli {
 enum Command {
     /// Run a host that shares an address
     Host(Box<host::HostArgs>),
+    /// Run thousands of hosts that share addresses, in one process on one TAP
+    Swarm(Box<swarm::SwarmArgs>),
     /// Run the edge router
     Router(router::RouterArgs),
     /// Show a node's ARP table, with ports
@@ -66,6 +69,7 @@ pub fn run() -> ExitCode {
     start_logging(cli.verbose);
     let result = match cli.command {
         Command::Host(args) => host::run(*args),
+        Command::Swarm(args) => swarm::run(*args),
         Command::Router(args) => router::run(args),
         Command::Arp(args) => arp::run(&args),
         Command::Status(args) => status::run(&args),

@@ -12,6 +12,9 @@ const EXAMPLES: &str = "Examples:
   ip netns exec lab-h1 pearp status
   ip netns exec lab-h1 pearp status --json | jq .drops";
 
+/// Hosts of a swarm that are shown.
+const MAX_ITEMS: usize = 10;
+
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct StatusArgs {
@@ -39,6 +42,14 @@ fn print(out: &mut impl Write, value: &Value, depth: usize) -> io::Result<()> {
     for (name, value) in fields {
         let indent = depth * 2;
         match value {
+            Value::Array(items) if items.len() > MAX_ITEMS && items.iter().all(Value::is_object) => {
+                writeln!(out, "{:indent$}{name}", "")?;
+                for item in &items[..MAX_ITEMS] {
+                    writeln!(out, "{:indent$}  {}", "", inline(item))?;
+                }
+                let more = items.len() - MAX_ITEMS;
+                writeln!(out, "{:indent$}  and {more} more, which --json shows", "")?;
+            }
             Value::Object(inner) if !inner.is_empty() => {
                 writeln!(out, "{:indent$}{name}", "")?;
                 print(out, value, depth + 1)?;

@@ -210,7 +210,7 @@ impl Connection {
             Ok(Request::Arp) => Answer::Ok(service.arp(now)),
             Ok(Request::Status) => Answer::Ok(service.status(now)),
             Ok(Request::Connect { address, port }) => match service.host() {
-                None => Answer::Error("a router opens no connections: ask a host".to_owned()),
+                None => Answer::Error("a router or a swarm opens no connections: ask a host".to_owned()),
                 Some(host) => match host.connect(address, port, now) {
                     Err(error) => Answer::Error(error.to_string()),
                     Ok(stream) => {
