@@ -20,7 +20,7 @@ lab_dir=        # run_dir/labs/NAME, the record
 nodes=()        # node names in the order of `status`
 namespaces=()   # every namespace that the lab makes, the bridges' included
 declare -A netns_of=() address_of=() mac_of=() ports_of=()
-lab_hosts='' lab_psid='' lab_offload=''
+lab_hosts='' lab_swarm=0 lab_psid='' lab_offload=''
 
 # ---------------------------------------------------------------------------------------------------- messages
 
@@ -74,7 +74,7 @@ find_pearp() { # [again]
 # ------------------------------------------------------------------------------------------------- the record
 
 # run_dir/labs/NAME/
-#   config       hosts=, psid= and offload= as `up` was told
+#   config       hosts=, swarm=, psid= and offload= as `up` was told
 #   unfinished   there while `up` is at work, or if it was killed
 #   namespaces   one name per line: what `down` deletes, and nothing else
 #   nodes        one node per line: node, namespace, address, link address, port ranges
@@ -90,16 +90,18 @@ locate_lab() {
     lab_dir=$run_dir/labs/$lab
 }
 
-has_process() { [[ $1 == router || $1 =~ ^h[0-9]+$ ]]; }
+has_process() { [[ $1 == router || $1 == swarm || $1 =~ ^h[0-9]+$ ]]; }
 
 read_record() {
     local key value node netns address mac ports
-    nodes=() namespaces=() netns_of=() address_of=() mac_of=() ports_of=() lab_hosts='' lab_psid='' lab_offload=''
+    nodes=() namespaces=() netns_of=() address_of=() mac_of=() ports_of=()
+    lab_hosts='' lab_swarm=0 lab_psid='' lab_offload=''
     # `nodes` is the last file that `up` writes: without it nothing has been made yet.
     [[ -f $lab_dir/nodes ]] || return 0
     while IFS='=' read -r key value; do
         case $key in
         hosts) lab_hosts=$value ;;
+        swarm) lab_swarm=$value ;;
         psid) lab_psid=$value ;;
         offload) lab_offload=$value ;;
         esac
@@ -116,7 +118,8 @@ write_record() {
     mkdir -p "$lab_dir/bin" "$run_dir/control"
     : >"$lab_dir/unfinished"
     ln -sfn -- "$pearp" "$lab_dir/bin/pearp"
-    printf 'hosts=%s\npsid=%s\noffload=%s\n' "$lab_hosts" "$lab_psid" "$lab_offload" >"$lab_dir/config"
+    printf 'hosts=%s\nswarm=%s\npsid=%s\noffload=%s\n' "$lab_hosts" "$lab_swarm" "$lab_psid" "$lab_offload" \
+        >"$lab_dir/config"
     write_namespaces
     for node in "${nodes[@]}"; do
         printf '%s %s %s %s %s\n' "$node" "${netns_of[$node]}" "${address_of[$node]}" "${mac_of[$node]}" \
@@ -219,6 +222,14 @@ node_command() { # fills `command` with what NODE runs
             --outside "$lab-wan:router,address=$ROUTER_OUTSIDE/24,mac=$ROUTER_OUTSIDE_MAC")
         for address in "${addresses[@]}"; do
             command+=(--shared "$address=$lab_psid")
+        done
+        ;;
+    swarm)
+        mapfile -t addresses < <(shared_by "$((lab_hosts + 1))" "$((lab_hosts + lab_swarm))" | uniq)
+        command=(swarm --lan "$lab-lan:swarm" --mac "${mac_of[swarm]}" --gateway "$ROUTER_LAN"
+            --hosts "$lab_swarm" --psid "$lab_psid" --skip "$((lab_hosts % $(hosts_per_address "$lab_psid")))")
+        for address in "${addresses[@]}"; do
+            command+=(--address "$address/24")
         done
         ;;
     h*)
