@@ -123,7 +123,7 @@ fn commands_find_the_control_socket_of_their_namespace() {
         lab.pearp("legacy", command).fails_in_one_line(1, &["no node answers on", "--socket"]);
     }
     lab.pearp("router", &["nc", "203.0.113.80", "80"])
-        .fails_in_one_line(1, &["a router opens no connections"]);
+        .fails_in_one_line(1, &["opens no connections: ask a host"]);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn everything_explains_itself() {
     for word in ["up", "down", "status", "exec", "shell", "restart", "arp", "logs", "Examples:", "PEARP"] {
         assert!(help.contains(word), "{word}");
     }
-    for command in ["host", "router", "arp", "status", "nc", "psid"] {
+    for command in ["host", "swarm", "router", "arp", "status", "nc", "psid"] {
         let help = run(std::process::Command::new(&machine().pearp).args([command, "--help"])).ok();
         assert!(help.contains("Example") && help.contains("Usage:"), "{help}");
     }

@@ -17,5 +17,6 @@ mod offload;
 mod ports;
 mod restart;
 mod scale;
+mod swarm;
 mod traffic;
 mod usage;
