@@ -42,3 +42,11 @@ fn host() {
 fn router() {
     replay("router", fuzzed::router);
 }
+
+/// What a host gets, a swarm may get, too.
+#[test]
+fn swarm() {
+    for target in ["host", "router"] {
+        replay(target, fuzzed::swarm);
+    }
+}

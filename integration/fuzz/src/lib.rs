@@ -8,7 +8,8 @@ use std::net::Ipv4Addr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink,
+    EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink, Swarm,
+    SwarmConfig,
 };
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
@@ -320,6 +321,28 @@ fn run_host(data: &[u8], set: PortSet, lease: Option<Duration>) {
     });
 }
 
+/// A swarm of hosts on two addresses under a sequence of steps.
+pub fn swarm(data: &[u8]) {
+    let config = SwarmConfig {
+        lan: "lan".to_owned(),
+        hardware: EthernetAddress(MACS[1]),
+        addresses: ["198.51.100.2/24", "198.51.100.3/24"]
+            .map(|text| text.parse().expect("a valid address"))
+            .to_vec(),
+        scheme: "0,4".parse().expect("a valid scheme"),
+        skip: 0,
+        hosts: 20,
+        gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
+        mtu: 1500,
+        pro: DEFAULT_PRO,
+        seed: 1,
+    };
+    let mut now = Instant::ZERO;
+    let Ok(mut swarm) = Swarm::new(config, now) else { return };
+    advance(&mut swarm, &mut now, 250);
+    run(&mut swarm, data, &mut now, |_, _, _, _| {});
+}
+
 /// Routers under a sequence of steps: one that learns, and one that is told.
 pub fn router(data: &[u8]) {
     run_router(data, false);
@@ -383,19 +406,26 @@ fn run<N: Node>(
                 bytes.extend(u16::to_be_bytes(ethertype));
                 bytes.extend(payload);
                 // A host has one Ethernet link only.
-                let link = usize::from(link && media[1].1 == pearp::wire::Medium::Ethernet);
+                let second = media.get(1).is_some_and(|(_, medium)| *medium == Medium::Ethernet);
+                let link = usize::from(link && second);
                 node.handle_frame(LinkId(link), &mut Frame::from_ethernet(&bytes), *now);
             }
             Step::Packet(packet) => {
                 let bytes = packet.bytes(2);
-                node.handle_frame(LinkId(1), &mut Frame::from_packet(&bytes), *now);
+                let (link, mut frame) = match media.len() {
+                    // To a host that has no programs it comes from the router.
+                    1 => (0, Frame::from_ethernet(&[&MACS[1][..], &MACS[0], &[8, 0], &bytes].concat())),
+                    _ => (1, Frame::from_packet(&bytes)),
+                };
+                node.handle_frame(LinkId(link), &mut frame, *now);
             }
             Step::Bytes { link, bytes } => {
-                let mut frame = match media[usize::from(link)].1 {
-                    pearp::wire::Medium::Ethernet => Frame::from_ethernet(&bytes),
-                    pearp::wire::Medium::Ip => Frame::from_packet(&bytes),
+                let link = usize::from(link) % media.len();
+                let mut frame = match media[link].1 {
+                    Medium::Ethernet => Frame::from_ethernet(&bytes),
+                    Medium::Ip => Frame::from_packet(&bytes),
                 };
-                node.handle_frame(LinkId(usize::from(link)), &mut frame, *now);
+                node.handle_frame(LinkId(link), &mut frame, *now);
             }
             Step::Wait { millis } => advance(node, now, millis),
             Step::Connect { address, port } => connect(node, pick(&ADDRESSES, address), port.get(), *now),
