@@ -30,8 +30,8 @@ pub const MAX_SWARM_HOSTS: usize = 16_384;
 /// Ports below this one belong to nobody (PE-ARP §7).
 const FIRST_PORT: u16 = 1024;
 /// Hosts that begin to probe at the same time: no more than the queue of a device takes.
-const START_BATCH: usize = 50;
-/// Between two such batches: 5000 hosts per second, and their announcements as many.
+const START_BATCH: usize = 80;
+/// Between two such batches: 8000 hosts per second, and their announcements as many.
 const START_INTERVAL: Duration = Duration::from_millis(10);
 /// Broadcasts per second, and at once, that many hosts have to look at: SOLICIT-ALL, and claims that are not one PSID.
 const WIDE_PER_SECOND: u32 = 16;

@@ -85,7 +85,7 @@ fn every_host_probes_then_announces_its_own_set() {
         // PE-ARP rule 56: a probe, then 200 ms.
         sent.extend(bench.pass(Duration::from_millis(10)).0);
     }
-    assert!(bench.now - start < Duration::from_millis(1100), "{}", bench.now - start);
+    assert!(bench.now - start < Duration::from_millis(800), "{}", bench.now - start);
     let (mut probes, mut announced) = (BTreeSet::new(), BTreeSet::new());
     for message in messages(&sent) {
         let [record] = message.records[..] else { panic!("{message:?}") };
