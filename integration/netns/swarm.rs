@@ -172,14 +172,17 @@ fn four_thousand_hosts_share_one_address() {
     assert!(hosts.iter().all(|host| host.address.to_string() == SHARED));
     assert_eq!((hosts[0].ports, hosts[3999].ports), ((1024, 1039), (65_008, 65_023)));
     is_reached(&lab, &hosts);
-    // The router forgets everything and asks for them all.
+    // The router forgets everything and asks once for them all.
     lab.run(&["restart", "router"]).ok();
-    await_true("the router knows every host again", || {
+    let known = || {
         let table = lab.pearp_json("router", &["arp"]);
-        let known = table.as_array().unwrap().iter().filter(|line| line["address"] == SHARED);
-        known.filter(|line| !line["link_address"].is_null()).count() == 4000
-    });
+        let owned = |line: &&Value| line["address"] == SHARED && !line["link_address"].is_null();
+        table.as_array().unwrap().iter().filter(owned).count()
+    };
+    // A busy machine loses some of so many answers.
+    await_true("the router knows most hosts again", || known() > 3000);
     every_echo(&lab, &hosts);
+    assert_eq!(known(), 4000);
 }
 
 #[test]
