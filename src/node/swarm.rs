@@ -27,7 +27,7 @@ use crate::wire::{Frame, Medium};
 
 /// The most hosts of one swarm.
 pub const MAX_SWARM_HOSTS: usize = 16_384;
-/// Ports below this one belong to nobody (PE-ARP §7).
+/// Ports below this one belong to nobody (PE-ARP rule 71).
 const FIRST_PORT: u16 = 1024;
 /// Hosts that begin to probe at the same time: no more than the queue of a device takes.
 const START_BATCH: usize = 80;

@@ -130,7 +130,7 @@ fn the_owner_answers_and_nobody_else() {
     bench.give(LAN, claim).is_silent_drop(DropReason::PlainForShared);
 }
 
-/// Rule 46.
+/// Rule 84.
 #[test]
 fn all_owners_of_an_address_answer_a_router_that_asks_for_them() {
     let mut bench = swarm(20, "0,4");
