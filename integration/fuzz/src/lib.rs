@@ -331,7 +331,7 @@ pub fn swarm(data: &[u8]) {
             .to_vec(),
         scheme: "0,4".parse().expect("a valid scheme"),
         skip: 0,
-        hosts: 20,
+        hosts: 4,
         gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
         mtu: 1500,
         pro: DEFAULT_PRO,
