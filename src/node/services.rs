@@ -43,7 +43,7 @@ struct Room {
 /// Of a host that has a process of its own.
 const LARGE: Room = Room { connections: 8, receive: 64 * 1024, send: 64 * 1024 };
 /// Of one host among thousands.
-const SMALL: Room = Room { connections: 4, receive: 2 * 1024, send: 2 * 1024 };
+const SMALL: Room = Room { connections: 4, receive: 2 * 1024, send: 1024 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -134,7 +134,10 @@ impl Services {
         let others = self.connections.iter().filter(|one| one.port == port);
         let repeated =
             |one: &Connection| sockets.get::<tcp::Socket<'_>>(one.handle).remote_endpoint() == Some(client);
-        if others.clone().any(repeated) || others.count() >= self.room.connections {
+        if others.clone().any(repeated) {
+            return;
+        }
+        if others.count() >= self.room.connections && !self.forget_oldest(port, sockets) {
             return;
         }
         let mut socket = tcp_socket(self.room.receive, self.room.send);
@@ -145,6 +148,17 @@ impl Services {
         // A new socket can listen, and the port is not 0.
         let _ = socket.listen(port);
         self.connections.push(Connection { handle: sockets.add(socket), port, kind });
+    }
+
+    /// Ends the oldest connection of a port that is in TIME-WAIT: its client is gone, and a new one is there.
+    fn forget_oldest(&mut self, port: u16, sockets: &mut SocketSet<'static>) -> bool {
+        let waits = |one: &Connection| {
+            let state = sockets.get::<tcp::Socket<'_>>(one.handle).state();
+            one.port == port && state == tcp::State::TimeWait
+        };
+        let Some(at) = self.connections.iter().position(waits) else { return false };
+        sockets.remove(self.connections.remove(at).handle);
+        true
     }
 
     /// Answers what the sockets received; whether anything moved.

@@ -227,6 +227,7 @@ fn every_host_echoes_datagrams_on_its_lowest_port() {
 /// A client that says no more than it must.
 struct Client<'a> {
     bench: &'a mut Bench<Swarm>,
+    from: Endpoint,
     to: Endpoint,
     number: usize,
     sent: i32,
@@ -238,7 +239,7 @@ impl Client<'_> {
     fn send(&mut self, set: impl FnOnce(&mut TcpPacket<&mut [u8]>), data: &[u8]) -> (Vec<u8>, bool) {
         let (sent, acknowledged) = (self.sent, self.acknowledged);
         let packet = segment(
-            CLIENT,
+            self.from,
             self.to,
             |packet| {
                 packet.set_seq_number(TcpSeqNumber(sent));
@@ -264,7 +265,11 @@ impl Client<'_> {
 }
 
 fn connect(bench: &mut Bench<Swarm>, number: usize, to: Endpoint) -> Client<'_> {
-    let mut client = Client { bench, to, number, sent: 100, acknowledged: None };
+    connect_from(CLIENT, bench, number, to)
+}
+
+fn connect_from(from: Endpoint, bench: &mut Bench<Swarm>, number: usize, to: Endpoint) -> Client<'_> {
+    let mut client = Client { bench, from, to, number, sent: 100, acknowledged: None };
     client.send(|packet| packet.set_syn(true), b"");
     client.send(|_| (), b"");
     client
@@ -345,6 +350,17 @@ fn connections_end_and_take_no_more_memory() {
     }
     let mut client = connect(&mut bench, 1, (SHARED, 4096));
     assert!(client.send(|_| (), b"GET / HTTP/1.1\r\n\r\n").1);
+}
+
+/// A connection that the service has closed waits in TIME-WAIT, but not at the cost of new ones.
+#[test]
+fn many_clients_in_a_row_get_the_page() {
+    let mut bench = swarm_with_gateway();
+    for port in 50_000..50_020 {
+        let mut client = connect_from((SERVER, port), &mut bench, 1, (SHARED, 4096));
+        assert!(client.send(|_| (), b"GET / HTTP/1.1\r\n\r\n").1, "{port}");
+        client.send(|packet| packet.set_fin(true), b"");
+    }
 }
 
 #[test]
