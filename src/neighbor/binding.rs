@@ -1,6 +1,7 @@
 //! A binding: one link-layer address that owns ports of one IPv4 address, and how sure we are.
 
 use core::net::Ipv4Addr;
+use core::ops::Deref;
 
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::EthernetAddress;
@@ -128,13 +129,16 @@ impl Held {
     }
 }
 
+/// Source and seniority of a binding: which of two for the same port stands.
+pub(super) type Precedence = (u8, i64);
+
 /// One owner of ports of one address.
-#[derive(Clone, Debug)]
-pub(super) struct Binding {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Binding<R = Vec<Held>> {
     pub(super) ip: Ipv4Addr,
     pub(super) hardware: EthernetAddress,
     /// What it owns, as it said.
-    pub(super) records: Vec<Held>,
+    pub(super) records: R,
     pub(super) source: Source,
     /// Among bindings of one source that hold the same port, the higher one stands (PE-ARP rule 5).
     pub(super) seniority: i64,
@@ -147,7 +151,18 @@ pub(super) struct Binding {
     pub(super) disputed: Option<Point>,
 }
 
-impl Binding {
+/// A binding in the table.
+pub(super) type BindingRef<'a> = Binding<&'a [Held]>;
+
+impl BindingRef<'_> {
+    pub(super) fn to_owned(self) -> Binding {
+        let Self { ip, hardware, records, source, seniority, state, heard, challenged, disputed } = self;
+        let records = records.to_vec();
+        Binding { ip, hardware, records, source, seniority, state, heard, challenged, disputed }
+    }
+}
+
+impl<R: Deref<Target = [Held]>> Binding<R> {
     /// When something is due: the end of a state or of a record.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let ends = [self.state.deadline(), self.idle_end()];
@@ -189,7 +204,7 @@ impl Binding {
     }
 
     /// Which of two bindings for the same port stands.
-    pub(super) fn precedence(&self) -> (u8, i64) {
+    pub(super) fn precedence(&self) -> Precedence {
         (self.source.rank(), self.seniority)
     }
 

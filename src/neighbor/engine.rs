@@ -14,7 +14,8 @@ use super::api::{Config, Entry, Event, Output, Refused, Target};
 use super::binding::{Binding, Held, Point, Source, State};
 use super::claim::{ClaimPhase, OwnClaim, Step};
 use super::questions::{Due, Questions, Waiting};
-use super::table::{BindingId, Table};
+use super::store::BindingId;
+use super::table::Table;
 use super::{
     CONFLICT_REPORTS_PER_SECOND, DELAY_FIRST_PROBE_TIME, MAX_SCHEME_WITNESSES, MAX_UNICAST_SOLICIT,
     REACHABLE_TIME, RETRANS_TIMER, SHARED_SWEEP_TIME, SHARED_TIME, SOLICIT_INTERVAL, SOLICIT_WINDOW,
@@ -202,12 +203,11 @@ impl Neighbors {
     /// confirmation.
     pub fn next_hop(&mut self, target: Target, now: Instant) -> Option<EthernetAddress> {
         let id = self.table.lookup(target.ip, target.protocol, target.port)?;
-        let binding = self.table.binding(id)?;
-        let hardware = binding.hardware;
-        if binding.state.at(now) == State::Stale {
+        let hop = *self.table.hop(id);
+        if hop.state().at(now) == State::Stale {
             self.set_state(id, State::Delay { until: now + DELAY_FIRST_PROBE_TIME });
         }
-        Some(hardware)
+        Some(hop.hardware)
     }
 
     /// Keeps a packet until its owner is found, and asks for the owner. The frame is an IP packet, without
@@ -254,7 +254,7 @@ impl Neighbors {
         let own = || self.config.own.records.iter().find_map(of_record).filter(|_| self.config.own.ip == ip);
         let sharer = || {
             let bindings = self.table.of_address(ip).take(MAX_SCHEME_WITNESSES);
-            bindings.flat_map(|(_, binding)| &binding.records).find_map(|held| of_record(&held.record))
+            bindings.flat_map(|(_, binding)| binding.records).find_map(|held| of_record(&held.record))
         };
         self.table.scheme(ip).or_else(own).or_else(sharer)
     }
@@ -342,7 +342,7 @@ impl Neighbors {
 
     /// Changes the state of a binding and its timer.
     pub(super) fn set_state(&mut self, id: BindingId, state: State) {
-        let Some(binding) = self.table.binding_mut(id) else { return };
+        let Some(mut binding) = self.table.binding(id) else { return };
         if let Some(at) = binding.deadline() {
             self.timers.remove(&(at, id));
         }
@@ -350,6 +350,7 @@ impl Neighbors {
         if let Some(at) = binding.deadline() {
             self.timers.insert((at, id));
         }
+        self.table.set_state(id, state);
     }
 
     /// Learns a binding, in place of an earlier one of the same address and hardware: ends negatives, and packets that
@@ -371,7 +372,7 @@ impl Neighbors {
         if let Some(timer) = timer {
             self.timers.remove(&timer);
         }
-        if let Some(at) = self.table.binding(id).and_then(Binding::deadline) {
+        if let Some(at) = self.table.binding(id).and_then(|binding| binding.deadline()) {
             self.timers.insert((at, id));
         }
         Ok(())
@@ -387,7 +388,7 @@ impl Neighbors {
     /// Takes records out of a binding, and the binding with the last of them.
     pub(super) fn keep_records(&mut self, id: BindingId, keep: impl FnMut(&Held) -> bool) {
         let Some(binding) = self.table.binding(id) else { return };
-        let mut rest = binding.clone();
+        let mut rest = binding.to_owned();
         rest.records.retain(keep);
         if rest.records.len() == binding.records.len() {
             return;

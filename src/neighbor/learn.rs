@@ -6,7 +6,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::EthernetAddress;
 
 use super::api::{Event, Refused};
-use super::binding::{Binding, Held, Point, Source, State, names};
+use super::binding::{Binding, BindingRef, Held, Point, Source, State, names};
 use super::engine::Neighbors;
 use super::{MAX_EVICTIONS, MAX_LEARNED_SHARED};
 use crate::wire::icmp::is_host;
@@ -39,7 +39,7 @@ struct Standing {
 
 impl Standing {
     /// `records`: what it holds from now on.
-    fn new(earlier: Option<&Binding>, heard: &Heard<'_>, records: &[Held], now: Instant) -> Self {
+    fn new(earlier: Option<BindingRef<'_>>, heard: &Heard<'_>, records: &[Held], now: Instant) -> Self {
         let Some(earlier) = earlier else {
             let confirmed = heard.confirmed;
             return Self { confirmed, keeps: None, disputed: None, challenged: None, gained: Vec::new() };
@@ -174,7 +174,7 @@ impl Neighbors {
         // The lowest place of those that the claim comes behind.
         let mut behind = None;
         for id in self.table.standing(heard.ip, now) {
-            let Some(incumbent) = self.table.binding_mut(id) else { continue };
+            let Some(incumbent) = self.table.binding(id) else { continue };
             if incumbent.hardware == heard.hardware || incumbent.source.rank() != rank {
                 continue;
             }
@@ -183,8 +183,7 @@ impl Neighbors {
             let Some(point) = incumbent.meets(contested) else { continue };
             behind = Some(behind.map_or(incumbent.seniority, |lowest: i64| lowest.min(incumbent.seniority)));
             if matches!(incumbent.state.at(now), State::Reachable { .. }) && !incumbent.rests(now) {
-                incumbent.challenged = Some(now);
-                incumbent.disputed = Some(point);
+                self.table.dispute(id, point, now);
                 self.confirm(id, 0, now);
             }
         }
@@ -277,9 +276,9 @@ pub(super) fn claims(records: &[Record], (protocol, port): Point) -> bool {
 }
 
 /// PE-ARP rule 2: COMPLETE replaces, else records add up; a lifetime of 0 takes a record away.
-fn merge(earlier: Option<&Binding>, heard: &Heard<'_>, now: Instant) -> Vec<Held> {
-    let adds_to = |binding: &&Binding| !heard.complete && binding.source == heard.source;
-    let kept = earlier.filter(adds_to).map_or(&[][..], |binding| &binding.records);
+fn merge(earlier: Option<BindingRef<'_>>, heard: &Heard<'_>, now: Instant) -> Vec<Held> {
+    let adds_to = |binding: &BindingRef<'_>| !heard.complete && binding.source == heard.source;
+    let kept = earlier.filter(adds_to).map_or(&[][..], |binding| binding.records);
     let replaced = |old: &Record| {
         heard.records.iter().any(|new| match new.lifetime {
             Lifetime::Withdrawn => names(new, old),

@@ -18,6 +18,7 @@ mod learn;
 mod limit;
 mod questions;
 mod receive;
+mod store;
 mod table;
 #[cfg(test)]
 mod tests;

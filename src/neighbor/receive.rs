@@ -6,7 +6,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
 
 use super::api::{Event, Output, Refused};
-use super::binding::{Binding, Held, Source, names};
+use super::binding::{BindingRef, Held, Source, names};
 use super::engine::Neighbors;
 use super::learn::{Heard, claims};
 use super::questions::Block;
@@ -156,7 +156,7 @@ impl Neighbors {
         now: Instant,
     ) -> Result<(), Refused> {
         let to_us = to == self.config.hardware;
-        let probed = |binding: &Binding| binding.source == Source::Arp && binding.asked().is_some();
+        let probed = |binding: BindingRef<'_>| binding.source == Source::Arp && binding.asked().is_some();
         let asked = self.questions.asks_any(sender) || self.bound(sender, hardware).is_some_and(probed);
         let told = to_us && target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
         if to_us && asked {
@@ -383,7 +383,7 @@ impl Neighbors {
             .any(|scheme| self.questions.asks(asked.ip, Block::of(scheme, asked.protocol, asked.port)))
     }
 
-    fn bound(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> Option<&Binding> {
+    fn bound(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> Option<BindingRef<'_>> {
         self.table.find(ip, hardware).and_then(|id| self.table.binding(id))
     }
 
@@ -391,7 +391,8 @@ impl Neighbors {
     /// that was learned from plain ARP is asked by plain ARP.
     fn answers_probe(&self, message: &Message) -> bool {
         let binding = self.bound(message.sender.ip, message.sender_hardware);
-        let asked = binding.filter(|binding| binding.source != Source::Arp).and_then(Binding::asked);
+        let asked =
+            binding.filter(|binding| binding.source != Source::Arp).and_then(|binding| binding.asked());
         asked.is_some_and(|asked| claims(&message.records, asked))
     }
 }

@@ -6,7 +6,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::binding::{Binding, Held};
-use super::super::table::{BindingId, Table, TableFull};
+use super::super::store::BindingId;
+use super::super::table::{Table, TableFull};
 use super::*;
 use crate::ports::Psid;
 
@@ -158,6 +159,77 @@ fn dense_slots_find_what_a_search_finds() {
 fn sparse_slots_find_what_a_search_finds() {
     compare_with_the_naive_map(3, scheme(0, 4), false);
     compare_with_the_naive_map(4, scheme(2, 14), true);
+}
+
+/// Rule 35: where the main group is alone, it says what all groups together say; and it is alone again when the others
+/// have gone.
+fn compare_the_short_cut(seed: u64, usual: Option<Scheme>, main: Scheme) {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut table = Table::default();
+    if let Some(usual) = usual {
+        table.configure_scheme(SHARED, usual);
+    }
+    let mut changes = 0;
+    let mut alone = false;
+    for step in 0..4_000i64 {
+        let host = mac(rng.random_range(0..12));
+        let expected = |rng: &mut ChaCha8Rng| match usual {
+            Some(_) => {
+                let value = rng.random_range(0..main.sets()) as u16;
+                Record::new(Claim::Psid(Psid::new(main, value).unwrap()), Lifetime::Unknown)
+            }
+            None => full(),
+        };
+        // Few stray claims, so that the table is often without any.
+        let records: Vec<_> = (0..rng.random_range(0..4))
+            .map(|_| if rng.random_ratio(1, 12) { random_record(&mut rng, main) } else { expected(&mut rng) })
+            .collect();
+        let mut new = binding(SHARED, host, &records, rng.random_range(0..8) * 4_000 + step);
+        new.source = [Source::Learned, Source::Static][rng.random_range(0..2)];
+        let id = table.insert(new).unwrap();
+        if records.is_empty() {
+            table.remove(id);
+        }
+        if table.has_short_cut(SHARED) != alone {
+            alone = !alone;
+            changes += 1;
+        }
+        for protocol in [0, TCP, GRE] {
+            for port in [None, Some(rng.random())] {
+                let (short, long) =
+                    (table.lookup(SHARED, protocol, port), table.lookup_slowly(SHARED, protocol, port));
+                assert_eq!(short, long, "step {step}: {protocol} {port:?}");
+            }
+        }
+    }
+    assert!(changes > 100, "{changes} changes between the ways");
+}
+
+#[test]
+fn the_short_cut_leads_where_the_long_way_does() {
+    compare_the_short_cut(5, Some(scheme(0, 4)), scheme(0, 4));
+    compare_the_short_cut(6, Some(scheme(6, 8)), scheme(6, 8));
+    compare_the_short_cut(7, None, scheme(0, 4));
+}
+
+/// The hosts of an address are in no order, and each is found.
+#[test]
+fn hosts_of_an_address_are_found() {
+    let mut table = Table::default();
+    let order = || (0..400u16).map(|n| n.wrapping_mul(41_111));
+    let ids: Vec<_> = order()
+        .map(|n| table.insert(binding(SHARED, mac(n), &[range(n, n)], i64::from(n))).unwrap())
+        .collect();
+    for (n, id) in order().zip(&ids).step_by(3) {
+        assert_eq!(table.remove(*id).map(|gone| gone.hardware), Some(mac(n)));
+    }
+    for ((n, id), at) in order().zip(ids).zip(0..) {
+        assert_eq!(table.find(SHARED, mac(n)), (at % 3 != 0).then_some(id));
+    }
+    assert_eq!(table.find(SHARED, mac(1)), None);
+    let listed: Vec<_> = table.of_address(SHARED).map(|(_, binding)| binding.hardware).collect();
+    assert_eq!(listed.len(), 266);
+    assert!(listed.is_sorted());
 }
 
 /// Rule 30: addresses do not mix.
