@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What netns/lab is built from: messages, the lab's record on disk, locks, node processes, namespaces.
-# Sourced by netns/lab, which explains the whole; this file only defines functions and constants.
+# Sourced by netns/lab, which explains the whole, and for its namespaces by scripts/bench; this file only defines
+# functions and constants.
 # shellcheck disable=SC2034,SC2154 # some variables are used or set in netns/lab only
 
 readonly NETNS_DIR=/run/netns # where iproute2 keeps named namespaces

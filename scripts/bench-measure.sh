@@ -100,28 +100,28 @@ restart_router() {
 
 pid_of() { lab on status --json | jq -er --arg node "$1" '.nodes[] | select(.node == $node) | .pid'; }
 
-# A datagram from the server to a host that the router does not know yet, and back.
-first_packet() { # PATH NAMESPACE ADDRESS:PORT
-    result=$(timeout "$LIMIT" ip netns exec "$2" "$meter" first "$3" 2>"$work/error") ||
-        die "$1: no first packet to $3: $(tail -n 3 "$work/error")"
-    [[ $1 != warm-up ]] || return 0
-    sample_field "$1" first_added .added_us
+# Datagrams from the server to hosts that the router does not know yet, and back.
+first_packets() { # PATH ADDRESS:PORT...
+    result=$(timeout "$LIMIT" ip netns exec "${server_of[$1]}" "$meter" first "${@:2}" 2>"$work/error") ||
+        die "$1: no first packets to ${*:2}: $(tail -n 3 "$work/error")"
 }
 
 measure_first() {
-    local host
-    # The kernel's own, to compare with: a new neighbour entry each time.
-    for host in 1 2 3; do
-        ip -n "$PREFIX-kernel-router" neigh flush dev lan
-        first_packet kernel "${server_of[kernel]}" "$CLIENT:$METER_PORT"
-    done
+    local host hosts=()
+    # The kernel's own, to compare with.
+    ip -n "$PREFIX-kernel-router" neigh flush dev lan
+    first_packets kernel "$CLIENT:$METER_PORT"
+    sample_field kernel first_added '.[0].added_us'
     # A router that has just started knows no host. It asks for all of them, and they answer at a random moment
     # within a second; who has a packet before that is asked for alone. An exchange with another host comes first,
-    # so that the server's side is resolved.
-    restart_router
-    first_packet warm-up "${server_of[router-on]}" "$CLIENT:$METER_PORT"
+    # so that the server's side is resolved; it does not count.
     for host in 1 2 3; do
-        first_packet router-on "${server_of[router-on]}" "198.51.100.2:$(port_of "$host")"
+        hosts+=("198.51.100.2:$(port_of "$host")")
+    done
+    restart_router
+    first_packets router-on "$CLIENT:$METER_PORT" "${hosts[@]}"
+    for host in 1 2 3; do
+        sample_field router-on first_added ".[$host].added_us"
     done
 }
 

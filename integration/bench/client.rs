@@ -12,7 +12,7 @@ use super::{PACE, PACED, SILENCE, SMALL, ask, pattern};
 
 /// A path that is silent for as long as this is broken.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Datagrams after the first one, and the pause before each, in which processors fall asleep again.
+/// Datagrams after the first one, and the pause before every one of them, in which processors fall asleep again.
 const LATER: usize = 9;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -118,23 +118,34 @@ pub(crate) fn flood(server: SocketAddr, seconds: f64) -> anyhow::Result<Value> {
     }))
 }
 
-pub(crate) fn first(server: SocketAddr) -> anyhow::Result<Value> {
-    let socket = open_datagrams(server)?;
-    let exchange = || -> anyhow::Result<Duration> {
+pub(crate) fn first(servers: &[SocketAddr]) -> anyhow::Result<Value> {
+    let exchange = |socket: &UdpSocket| -> anyhow::Result<Duration> {
+        thread::sleep(PAUSE);
         let sent = Instant::now();
         socket.send(b"first")?;
-        socket.recv(&mut [0; 64]).with_context(|| format!("no answer from {server}"))?;
+        socket.recv(&mut [0; 64]).with_context(|| format!("no answer from {:?}", socket.peer_addr()))?;
         Ok(sent.elapsed())
     };
-    let first = exchange()?;
-    let mut later = Vec::new();
-    for _ in 0..LATER {
-        thread::sleep(PAUSE);
-        later.push(exchange()?);
+    // All first ones at once, before anything else makes these servers known.
+    let mut firsts = Vec::new();
+    for server in servers {
+        let socket = open_datagrams(*server)?;
+        let first = exchange(&socket)?;
+        firsts.push((socket, first));
     }
-    later.sort_unstable();
-    let usual = quantile(&later, 0.5);
-    Ok(json!({ "first_us": micros(first), "later_us": usual, "added_us": micros(first) - usual }))
+    let mut shown = Vec::new();
+    for (socket, first) in firsts {
+        let mut later = (0..LATER).map(|_| exchange(&socket)).collect::<anyhow::Result<Vec<_>>>()?;
+        later.sort_unstable();
+        let usual = quantile(&later, 0.5);
+        shown.push(json!({
+            "server": socket.peer_addr()?,
+            "first_us": micros(first),
+            "later_us": usual,
+            "added_us": micros(first) - usual,
+        }));
+    }
+    Ok(shown.into())
 }
 
 pub(crate) fn gap(server: SocketAddr, seconds: u8) -> anyhow::Result<Value> {

@@ -1,7 +1,7 @@
 //! `meter`: the measurements of `scripts/bench` that need microseconds. One end serves, the other one asks.
 //!
 //! A TCP client says with its first byte what it wants; UDP datagrams are echoed, or start a paced stream.
-//! Each client prints one JSON object.
+//! Each client prints one line of JSON.
 
 #![allow(clippy::print_stdout, reason = "this is a program")]
 
@@ -73,10 +73,11 @@ enum Command {
         /// For how long
         seconds: f64,
     },
-    /// What the first datagram takes longer than those after it
+    /// What the first datagram to each server takes longer than those after it
     First {
         /// Where `serve` is
-        server: SocketAddr,
+        #[arg(required = true)]
+        servers: Vec<SocketAddr>,
     },
     /// The longest silence of a TCP transfer and of a UDP stream, both from the server
     Gap {
@@ -93,7 +94,7 @@ fn main() -> anyhow::Result<()> {
         Command::Latency { server, seconds } => client::latency(server, seconds),
         Command::Connect { server, seconds } => client::connect(server, seconds),
         Command::Flood { server, seconds } => client::flood(server, seconds),
-        Command::First { server } => client::first(server),
+        Command::First { servers } => client::first(&servers),
         Command::Gap { server, seconds } => client::gap(server, seconds),
     }?;
     println!("{shown}");
