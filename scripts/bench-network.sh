@@ -211,14 +211,13 @@ clean_up() {
     exit "$status"
 }
 
-# What a run that was killed has left: namespaces are called after its process.
+# What a run that was killed has left: namespaces and directories are called after its process.
 remove_leftovers() {
-    local path name
+    local path
     namespaces=()
-    for path in "$NETNS_DIR"/bench-*; do
-        name=${path##*/}
-        [[ $name =~ ^bench-([0-9]+)- && ! -e /proc/${BASH_REMATCH[1]} ]] || continue
-        namespaces+=("$name")
+    for path in "$NETNS_DIR"/bench-* "${TMPDIR:-/tmp}"/pearp-bench-*; do
+        [[ $path =~ /(pearp-)?bench-([0-9]+)[-.] && ! -e /proc/${BASH_REMATCH[2]} ]] || continue
+        if [[ -n ${BASH_REMATCH[1]} ]]; then rm -rf -- "$path"; else namespaces+=("${path##*/}"); fi
     done
     remove_namespaces
 }
