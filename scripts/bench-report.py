@@ -22,6 +22,15 @@ COLUMNS = [
     ("latency_p99", "latency p99", "µs", 1, True),
     ("connections", "connections", "/s", 0, False),
 ]
+OTHER_COLUMNS = [("udp_offered", "UDP sent", "kpps", 0, False), ("udp_lost", "lost", "part", 2, True)]
+COLOURS = {
+    "nat44": "#8c8c8c",
+    "slirp": "#e3c68f",
+    "slirp-jumbo": "#b98a3a",
+    "router-off": "#9ecae1",
+    "router-on": "#3182bd",
+    "path": "#31a354",
+}
 # Of docs/performance.md: what, path, metric, compared to, bound.
 RATIO_TARGETS = [
     ("router alone, TCP 1 stream", "router-on", "tcp1_up", "nat44", ">=", 1.0),
@@ -53,8 +62,10 @@ class Samples:
             if one["cores"] is not None:
                 self.cores[path, metric].append(one["cores"])
             if metric == "tcp1_up" and path not in self.paths:
+                # The order of the first round is that of the help text.
                 self.paths.append(path)
-        # The order of the first round, which is that of the help text.
+        # What --quick leaves out has no column.
+        self.columns = [column for column in COLUMNS if self.all(BASE, column[0])]
 
     def all(self, path, metric):
         """All values, of all rounds."""
@@ -94,7 +105,8 @@ def targets(samples, about):
     first = [value / 1000 for value in samples.all("router-on", "first_added")]
     if first:
         shown = f"{median(first):.2f} ms ({min(first):.2f}–{max(first):.2f})"
-        found.append(("first packet, unresolved host", f"≤ {FIRST_MS:.0f} ms added", shown, median(first) <= FIRST_MS))
+        met = median(first) <= FIRST_MS
+        found.append(("first packet, unresolved host", f"≤ {FIRST_MS:.0f} ms added", shown, met))
     broken = samples.all("path", "restart_broken")
     if broken:
         lost = int(sum(broken))
@@ -110,13 +122,16 @@ def targets(samples, about):
             continue
         percent, rate = ran / about["idle_seconds"] / 10, woken / about["idle_seconds"]
         found.append((f"idle {node}", "0 % processor", f"{percent:.3f} %", percent <= IDLE_PERCENT))
-        found.append((f"  wake-ups", "timers only, ≤ 1/s", f"{rate:.1f}/s", rate <= IDLE_WAKEUPS))
+        found.append(("  wake-ups", "timers only, ≤ 1/s", f"{rate:.1f}/s", rate <= IDLE_WAKEUPS))
     return found
 
 
 def report(samples, about, found, out):
     """Prints the tables."""
-    print(f"{about['version']} ({about['commit']}), {about['date']}, {about['rounds']} rounds of {about['seconds']} s", file=out)
+    print(
+        f"{about['version']} ({about['commit']}), {about['date']}, {about['rounds']} rounds of {about['seconds']} s",
+        file=out,
+    )
     print(
         f"{about['processors']} × {about['processor']}, {about['memory_mib']} MiB, Linux {about['kernel']}, "
         f"{about['congestion']}",
@@ -131,23 +146,23 @@ def report(samples, about, found, out):
         )
 
     print("\nMedians\n", file=out)
-    rows = [["", *[unit for _, _, unit, _, _ in COLUMNS]]]
+    rows = [["", *[unit for _, _, unit, _, _ in samples.columns]]]
     for path in samples.paths:
-        values = [(samples.median(path, metric), digits) for metric, _, _, digits, _ in COLUMNS]
+        values = [(samples.median(path, metric), digits) for metric, _, _, digits, _ in samples.columns]
         rows.append([path, *["–" if value is None else f"{value:.{digits}f}" for value, digits in values]])
-    table(["path", *[heading for _, heading, _, _, _ in COLUMNS]], rows, out)
+    table(["path", *[heading for _, heading, _, _, _ in samples.columns]], rows, out)
 
     print(f"\nRatio to {BASE} in the same round: median (least–greatest)\n", file=out)
     rows = []
     for path in samples.paths:
         if path == BASE:
             continue
-        ratios = [samples.ratio(path, metric, BASE) for metric, *_ in COLUMNS]
+        ratios = [samples.ratio(path, metric, BASE) for metric, *_ in samples.columns]
         rows.append([path, *["–" if r is None else f"{r[0]:.2f} ({r[1]:.2f}–{r[2]:.2f})" for r in ratios]])
-    table(["path", *[heading for _, heading, _, _, _ in COLUMNS]], rows, out)
+    table(["path", *[heading for _, heading, _, _, _ in samples.columns]], rows, out)
 
     print(f"\nBusy cores of {about['processors']}, median; UDP sent in kpps, and the part that was lost\n", file=out)
-    columns = [column for column in COLUMNS if column[0] != "latency_p99"]
+    columns = [column for column in samples.columns if column[0] != "latency_p99"]
     rows = []
     for path in samples.paths:
         cores = [samples.cores[path, metric] for metric, *_ in columns]
@@ -182,9 +197,7 @@ def as_json(samples, about, found):
     paths = {}
     for path in samples.paths:
         paths[path] = {}
-        for metric, _, unit, _, _ in COLUMNS + [("udp_offered", "", "kpps", 0, False), ("udp_lost", "", "", 0, True)]:
-            if not samples.all(path, metric):
-                continue
+        for metric, _, unit, _, _ in samples.columns + OTHER_COLUMNS:
             ratio = samples.ratio(path, metric, BASE)
             cores = samples.cores[path, metric]
             paths[path][metric] = {
@@ -206,11 +219,10 @@ def as_json(samples, about, found):
 def as_svg(samples, about):
     """Bars of the ratios to the base, with their ranges; a group for each metric."""
     paths = [path for path in samples.paths if path != BASE]
-    colours = dict(zip(paths, ["#8c8c8c", "#d9b26f", "#b98a3a", "#9ecae1", "#3182bd", "#31a354"]))
     bar, space, left, top, height = 15, 22, 52, 64, 300
     limit = 2.0
     group = len(paths) * bar + space
-    width = left + len(COLUMNS) * group + 16
+    width = left + len(samples.columns) * group + 16
 
     def at(ratio):
         return top + height * (1 - min(ratio, limit) / limit)
@@ -224,7 +236,7 @@ def as_svg(samples, about):
     ]
     x = left
     for path in paths:
-        lines.append(f'<rect x="{x}" y="32" width="11" height="11" fill="{colours[path]}"/>')
+        lines.append(f'<rect x="{x}" y="32" width="11" height="11" fill="{COLOURS[path]}"/>')
         lines.append(f'<text x="{x + 16}" y="42">{path}</text>')
         x += 34 + 8 * len(path)
     for step in range(0, 9):
@@ -233,7 +245,7 @@ def as_svg(samples, about):
         colour = "#333" if ratio == 1 else "#ddd"
         lines.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - 8}" y2="{y:.1f}" stroke="{colour}"/>')
         lines.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{ratio:.2f}</text>')
-    for index, (metric, heading, _, _, _) in enumerate(COLUMNS):
+    for index, (metric, heading, _, _, _) in enumerate(samples.columns):
         x = left + index * group + space / 2
         middle = x + len(paths) * bar / 2
         lines.append(f'<text x="{middle:.1f}" y="{top + height + 22}" text-anchor="middle">{heading}</text>')
@@ -243,7 +255,7 @@ def as_svg(samples, about):
                 y = at(ratio[0])
                 lines.append(
                     f'<rect x="{x:.1f}" y="{y:.1f}" width="{bar - 2}" height="{top + height - y:.1f}" '
-                    f'fill="{colours[path]}"><title>{path}, {heading}: {ratio[0]:.2f} '
+                    f'fill="{COLOURS[path]}"><title>{path}, {heading}: {ratio[0]:.2f} '
                     f"({ratio[1]:.2f}–{ratio[2]:.2f})</title></rect>"
                 )
                 centre = x + (bar - 2) / 2
