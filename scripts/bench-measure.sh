@@ -173,7 +173,29 @@ measure_idle() { # SECONDS
 
 # ------------------------------------------------------------------------------------------------- the machine
 
-processor() { sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1; }
+# Prints where, when and how was measured, as JSON.
+about() {
+    jq -n '$ARGS.named' \
+        --arg date "$(date -u +%FT%TZ)" \
+        --arg version "$("$PEARP" --version)" \
+        --arg commit "$(commit)" \
+        --arg kernel "$(uname -r)" \
+        --arg processor "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" \
+        --argjson processors "$processors" \
+        --argjson memory_mib "$(awk '/^MemTotal/ { printf "%d", $2 / 1024 }' /proc/meminfo)" \
+        --arg iperf3 "$(package_version iperf3)" \
+        --arg slirp4netns "$(package_version slirp4netns)" \
+        --arg congestion "$congestion" \
+        --arg offloads "$(lab on exec router pearp status --json | jq -r '[.links[].offload] | unique | join(" / ")')" \
+        --argjson busy_before "$busy" \
+        --arg nice "$priority" \
+        --argjson rounds "$rounds" \
+        --argjson seconds "$seconds" \
+        --argjson idle_seconds "$idle_seconds" \
+        --argjson took "$SECONDS"
+}
+
+package_version() { dpkg-query -W -f '${Version}' "$1" 2>/dev/null || echo unknown; }
 
 commit() {
     local hash

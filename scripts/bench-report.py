@@ -137,6 +137,10 @@ def report(samples, about, found, out):
         f"{about['congestion']}",
         file=out,
     )
+    print(
+        f"iperf3 {about['iperf3']}, slirp4netns {about['slirp4netns']}; router-on has {about['offloads']}",
+        file=out,
+    )
     if about["busy_before"] > 0.2:
         print(
             f"CAUTION: other work kept {about['busy_before']} of {about['processors']} processors busy"
