@@ -15,7 +15,7 @@
 //! | [`forward`] | engine: routes, the rate of ICMP errors |
 //! | [`node`] | host, swarm of hosts and edge router: engines composed, frame in → verdict and frames out |
 //! | [`sim`] | the same nodes on simulated segments and a virtual clock, deterministic by seed |
-//! | [`link`] | TAP and TUN with and without offloads, queues in memory, a wrapper that captures frames |
+//! | [`link`] | TAP and TUN with and without offloads, many frames per system call by io_uring; memory queues; captures |
 //! | [`runtime`] | the event loop, the clock, signals, the control socket |
 //! | [`cmd`] | the sub-commands of `pearp` |
 //!

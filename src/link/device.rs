@@ -1,11 +1,11 @@
 //! TAP and TUN devices, in any network namespace. Without offloads through `tun-tap`, one frame of wire size per
 //! system call; with them a virtio-net header stands in front of each frame, and a super-frame of up to 64 KiB
-//! crosses in one call.
+//! crosses in one call. A ring moves many of either kind in one call.
 
 use core::fmt;
 use core::str::FromStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -19,8 +19,9 @@ use nix::sched::{CloneFlags, setns};
 use smoltcp::time::Instant;
 use tun_tap::{Iface, Mode};
 
-use super::{Link, OffloadMode, Offloads, ioctl};
-use crate::wire::{Frame, Medium, Offload, VIRTIO_NET_HEADER};
+use super::framing::Framing;
+use super::{Link, OffloadMode, Offloads, RingPort, ioctl};
+use crate::wire::{Frame, Medium, VIRTIO_NET_HEADER};
 
 /// The driver.
 const TUN_DRIVER: &str = "/dev/net/tun";
@@ -264,6 +265,12 @@ fn enter(netns: &str) -> io::Result<()> {
     Ok(())
 }
 
+impl Device {
+    fn framing(&self) -> Framing {
+        Framing { medium: self.medium, virtio_net: matches!(self.file, DeviceFile::VirtioNet(_)) }
+    }
+}
+
 impl Link for Device {
     fn medium(&self) -> Medium {
         self.medium
@@ -274,26 +281,12 @@ impl Link for Device {
     }
 
     fn receive(&mut self, frame: &mut Frame, _now: Instant) -> io::Result<()> {
-        let mut file = match &self.file {
-            DeviceFile::Plain(iface) => {
-                let len = iface.recv(frame.space(self.medium))?;
-                frame.set_len(len);
-                return Ok(());
-            }
-            DeviceFile::VirtioNet(file) => file,
+        let space = self.framing().space(frame);
+        let len = match &mut self.file {
+            DeviceFile::Plain(iface) => iface.recv(space)?,
+            DeviceFile::VirtioNet(file) => file.read(space)?,
         };
-        let mut header = [0; VIRTIO_NET_HEADER];
-        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(frame.space(self.medium))];
-        let len = file.read_vectored(&mut parts)?;
-        frame.set_len(len.saturating_sub(VIRTIO_NET_HEADER));
-        match Offload::parse(&header, self.medium, frame.bytes()) {
-            Ok(offload) => frame.offload = offload,
-            Err(error) => {
-                tracing::debug!(%error, "a frame behind a header that makes no sense");
-                // Nothing is known of such a frame. The node counts it as one that is too short.
-                frame.set_len(0);
-            }
-        }
+        self.framing().received(frame, len);
         Ok(())
     }
 
@@ -313,6 +306,10 @@ impl Link for Device {
             DeviceFile::Plain(iface) => iface.as_raw_fd(),
             DeviceFile::VirtioNet(file) => file.as_raw_fd(),
         })
+    }
+
+    fn ring_port(&self) -> Option<RingPort> {
+        Some(RingPort { fd: self.fd()?, framing: self.framing() })
     }
 }
 

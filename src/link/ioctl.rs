@@ -1,4 +1,4 @@
-//! The requests of the TUN/TAP driver that `tun-tap` does not make. The only unsafe code of the library.
+//! The requests of the TUN/TAP driver that `tun-tap` does not make.
 
 #![allow(unsafe_code, reason = "no safe crate makes these requests; each passes a value or a live reference")]
 

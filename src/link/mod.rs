@@ -1,15 +1,19 @@
-//! Links: TAP and TUN devices, queues in memory, and a wrapper that records frames.
+//! Links: TAP and TUN devices, queues in memory, a wrapper that records frames, and a ring that moves many frames in
+//! one system call.
 
 mod capture;
 mod device;
+mod framing;
 mod ioctl;
 mod memory;
 mod offloads;
+mod ring;
 
 pub use capture::Capture;
 pub use device::{Device, DeviceName, OpenError};
 pub use memory::MemoryLink;
 pub use offloads::{OffloadMode, Offloads};
+pub use ring::{Job, Ring, RingPort};
 
 use std::io;
 use std::os::fd::RawFd;
@@ -40,6 +44,12 @@ pub trait Link {
 
     /// What to wait on, if the link has a file descriptor.
     fn fd(&self) -> Option<RawFd>;
+
+    /// How a [`Ring`] reads and writes it, if it may: not where every frame must pass [`Link::receive`] and
+    /// [`Link::send`].
+    fn ring_port(&self) -> Option<RingPort> {
+        None
+    }
 }
 
 impl Link for Box<dyn Link> {
@@ -61,5 +71,9 @@ impl Link for Box<dyn Link> {
 
     fn fd(&self) -> Option<RawFd> {
         (**self).fd()
+    }
+
+    fn ring_port(&self) -> Option<RingPort> {
+        (**self).ring_port()
     }
 }

@@ -11,7 +11,7 @@ pub const ETHERNET_HEADER: usize = 14;
 /// Shortest Ethernet frame without its check sequence, in bytes (IEEE 802.3 §3.2.8).
 pub const MIN_ETHERNET_FRAME: usize = 60;
 
-/// Room in front of the IP packet: an Ethernet header fits, and the IP header stays aligned.
+/// Room in front of the IP packet: an Ethernet header and a virtio-net header fit, and the IP header stays aligned.
 const HEADROOM: usize = 64;
 
 /// The largest IPv4 packet, in bytes.
@@ -118,6 +118,26 @@ impl Frame {
         self.end = self.start;
         self.offload = Offload::default();
         &mut self.buffer[self.start..]
+    }
+
+    /// As [`Frame::space`], with `len` bytes before it for what a driver puts in front of a frame. A length does not
+    /// count them, and [`Frame::front`] gives them after the read.
+    pub fn space_behind(&mut self, len: usize, medium: Medium) -> &mut [u8] {
+        self.space(medium);
+        let at = self.start.checked_sub(len).expect("HEADROOM has room for both headers");
+        &mut self.buffer[at..]
+    }
+
+    /// The bytes in front of the frame.
+    pub fn front<const N: usize>(&self) -> &[u8; N] {
+        self.buffer[..self.start].last_chunk().expect("HEADROOM has room for both headers")
+    }
+
+    /// The bytes behind a header, which is written in front of them.
+    pub fn behind(&mut self, header: &[u8]) -> &[u8] {
+        let at = self.start.checked_sub(header.len()).expect("HEADROOM has room for both headers");
+        self.buffer[at..self.start].copy_from_slice(header);
+        &self.buffer[at..self.end]
     }
 
     /// Sets the length after a read, or cuts padding off the end. A length past the buffer is cut to it.
