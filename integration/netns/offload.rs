@@ -136,9 +136,14 @@ fn large_transfers_in_frames_of_wire_size() {
 
 /// Kills the process of a node and starts it again with another choice.
 fn restart(lab: &Lab, node: &str, offload: &str) -> Process {
+    restart_with(lab, node, offload, &[])
+}
+
+fn restart_with(lab: &Lab, node: &str, offload: &str, more: &[&str]) -> Process {
     let mut arguments = lab.arguments(node);
     let at = arguments.iter().position(|word| word == "--offload").expect("the lab says it");
     arguments[at + 1] = offload.to_owned();
+    arguments.extend(more.iter().map(|&word| word.to_owned()));
     lab.signal(node, Signal::SIGKILL);
     await_true("the end of the process", || lab.pid(node).is_none());
     let process = Process::start(lab.command(node, &machine().pearp).args(&arguments));
@@ -180,6 +185,17 @@ fn a_router_with_super_frames_between_hosts_without() {
     exchange(&lab, &OUTSIDE, MEDIUM);
     lab.wire_frames("inet");
     exchange(&lab, &OUTSIDE, MEDIUM);
+}
+
+/// As on a kernel that has no io_uring.
+#[test]
+fn one_system_call_for_each_frame() {
+    for offload in ["on", "off"] {
+        let lab = Lab::alone(&[]);
+        let _nodes = ["router", "h1"].map(|node| restart_with(&lab, node, offload, &["--io", "single"]));
+        exchange(&lab, &OUTSIDE, MEDIUM);
+        exchange(&lab, &ON_THE_LAN, MEDIUM);
+    }
 }
 
 /// One call of the sender, and the datagrams that it stands for.

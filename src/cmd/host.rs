@@ -129,7 +129,7 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
         ready_fd: args.serve.ready_fd,
         stage: Stage::Claiming,
     };
-    let event_loop = EventLoop::new(service, vec![lan, tun], control, clock)?;
+    let event_loop = EventLoop::new(service, vec![lan, tun], control, clock, args.serve.io)?;
     event_loop.run()
 }
 

@@ -137,7 +137,8 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
     };
     let router = Router::new(config, clock.now());
     let offloads = devices.iter().map(|device| device.offloads()).collect();
-    let event_loop = EventLoop::new(RouterService { router, offloads }, devices, control, clock)?;
+    let event_loop =
+        EventLoop::new(RouterService { router, offloads }, devices, control, clock, args.serve.io)?;
     tracing::info!(shared = args.shared.len(), links = links.len(), "router serves");
     if let Some(fd) = args.serve.ready_fd {
         tell_ready(fd, "router");

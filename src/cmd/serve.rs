@@ -12,7 +12,7 @@ use smoltcp::wire::EthernetAddress;
 
 use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, OpenError};
 use crate::node::Counters;
-use crate::runtime::{Clock, ControlSocket, control_path};
+use crate::runtime::{Clock, ControlSocket, IoMode, control_path};
 use crate::wire::{Medium, pe_arp};
 
 /// Options of every node process.
@@ -34,6 +34,10 @@ pub(super) struct ServeArgs {
     /// offloads: `on`; or have frames of wire size: `off`
     #[arg(long, value_name = "on|off", default_value = "on")]
     offload: OffloadMode,
+    /// How frames of devices are read and written: `auto`, many at a time by io_uring, where the kernel has it; or
+    /// `single`, one in each system call
+    #[arg(long, value_name = "auto|single", default_value = "auto", hide = true)]
+    pub(super) io: IoMode,
     /// ar$pro of PE-ARP messages
     #[arg(long, value_name = "NUMBER", default_value = "0x88B5", value_parser = parse_pro, hide = true)]
     pub(super) pro: u16,

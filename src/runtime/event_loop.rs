@@ -16,18 +16,19 @@ use smoltcp::time::Instant;
 
 use super::clock::Clock;
 use super::control::{Connection, ControlSocket, Progress};
-use super::links::Links;
-use crate::link::Link;
+use super::links::{BATCH, BATCH_BYTES, IoMode, Links};
+use crate::link::{Job, Link};
 use crate::node::{Host, LinkId, Node, Verdict};
 use crate::wire::Frame;
 
-/// Frames taken from one link before the others have their turn.
-const BATCH: usize = 64;
-/// While frames come more often than this, the loop looks for the next one instead of sleeping: a process that slept
-/// is awake 16 to 46 µs late. In a VM of 2 CPUs this takes a quarter off the median of request and response by a
-/// router, and 30 % by a host and a router, and changes nothing for bulk; 50 µs are less than the way to the peer and
-/// back, so that they only cost. A node that forwards less often, or nothing, sleeps.
+/// While two peers talk, that is frames come by different links within this time, the loop looks for the next one
+/// instead of sleeping: a process that slept is awake 16 to 46 µs late. On 2 CPUs without other work this takes a
+/// quarter off the median of request and response by a router; 50 µs are less than the way to the peer and back, so
+/// that they only cost. A stream in one direction has nobody who waits for the next frame, and is not looked for.
 const SPIN: smoltcp::time::Duration = smoltcp::time::Duration::from_micros(200);
+/// Whoever else wants this CPU goes first at each look. Where they keep it for longer than the loop would look at all,
+/// looking costs more than it gains, and for so long the loop sleeps like everybody else.
+const SHARED_PAUSE: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 /// Events per wake-up.
 const EVENTS: usize = 256;
 /// Control connections at a time; more wait in the listen queue.
@@ -64,6 +65,41 @@ enum Source {
     Connection(Connection),
 }
 
+/// Whether the next frame is worth looking for.
+#[derive(Debug)]
+struct Spin {
+    /// The last frame that was forwarded: whence, and when.
+    last: Option<(LinkId, Instant)>,
+    until: Instant,
+    /// Others want the CPU.
+    paused_until: Instant,
+}
+
+impl Spin {
+    const fn new() -> Self {
+        Self { last: None, until: Instant::ZERO, paused_until: Instant::ZERO }
+    }
+
+    fn looks(&self, now: Instant) -> bool {
+        now < self.until && now >= self.paused_until
+    }
+
+    /// A frame was forwarded: its answer may be as close behind as this one was behind what it answers.
+    fn forwarded(&mut self, link: LinkId, now: Instant) {
+        if self.last.is_some_and(|(other, at)| other != link && now < at + SPIN) {
+            self.until = now + SPIN;
+        }
+        self.last = Some((link, now));
+    }
+
+    /// The loop has looked once.
+    fn looked(&mut self, before: Instant, now: Instant) {
+        if now >= before + SPIN {
+            self.paused_until = now + SHARED_PAUSE;
+        }
+    }
+}
+
 /// The loop. Edge-triggered: a link stays in `ready` until it has nothing more to read.
 pub struct EventLoop<S> {
     service: S,
@@ -78,9 +114,7 @@ pub struct EventLoop<S> {
     accepting: bool,
     /// A control connection has more to do at once.
     busy: bool,
-    /// When the last frame was forwarded, and until when the next one is looked for.
-    forwarded: Instant,
-    spin_until: Instant,
+    spin: Spin,
 }
 
 impl<S: Service> EventLoop<S> {
@@ -93,13 +127,14 @@ impl<S: Service> EventLoop<S> {
         links: Vec<Box<dyn Link>>,
         control: ControlSocket,
         clock: Clock,
+        mode: IoMode,
     ) -> anyhow::Result<Self> {
         let poll = Poll::new().context("cannot make an event queue")?;
         let signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGCHLD]).context("cannot watch signals")?;
         let mut this = Self {
             service,
             ready: (0..links.len()).map(LinkId).collect(),
-            links: Links::new(links),
+            links: Links::new(links, mode),
             clock,
             poll,
             sources: Slab::new(),
@@ -108,8 +143,7 @@ impl<S: Service> EventLoop<S> {
             buffer: Frame::buffer(),
             accepting: true,
             busy: false,
-            forwarded: Instant::ZERO,
-            spin_until: Instant::ZERO,
+            spin: Spin::new(),
         };
         for link in (0..this.links.len()).map(LinkId) {
             if let Some(fd) = this.links.fd(link) {
@@ -133,7 +167,8 @@ impl<S: Service> EventLoop<S> {
         loop {
             let now = self.clock.now();
             let timeout = self.timeout(now);
-            if now < self.spin_until && self.ready.is_empty() {
+            let look = self.spin.looks(now) && self.ready.is_empty();
+            if look {
                 // Whoever has something to do on this CPU, perhaps the peer, goes first.
                 thread::yield_now();
             }
@@ -141,23 +176,22 @@ impl<S: Service> EventLoop<S> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => result.context("the event queue failed")?,
             }
+            let before = now;
             let now = self.clock.now();
+            if look {
+                self.spin.looked(before, now);
+            }
             let mut stop = false;
             for event in &events {
                 stop |= self.on_event(event);
             }
             if stop {
+                self.flush();
                 self.service.stop(now);
                 self.transmit(now);
                 return Ok(());
             }
-            for _ in 0..self.ready.len() {
-                if let Some(link) = self.ready.pop_front()
-                    && self.read_link(link, now)
-                {
-                    self.ready.push_back(link);
-                }
-            }
+            self.read_links(now);
             if self.service.node().poll_timeout(now).is_some_and(|at| at <= now) {
                 self.service.node().handle_timeout(now);
             }
@@ -168,7 +202,7 @@ impl<S: Service> EventLoop<S> {
     }
 
     fn timeout(&mut self, now: Instant) -> Option<Duration> {
-        if self.busy || !self.ready.is_empty() || now < self.spin_until {
+        if self.busy || !self.ready.is_empty() || self.spin.looks(now) {
             return Some(Duration::ZERO);
         }
         let at = self.service.node().poll_timeout(now)?;
@@ -197,8 +231,41 @@ impl<S: Service> EventLoop<S> {
         false
     }
 
-    /// Takes up to [`BATCH`] frames from a link; true where there may be more.
+    /// Takes a batch of frames from each link that may have some, and writes what is to leave.
+    fn read_links(&mut self, now: Instant) {
+        for left in (1..=self.ready.len()).rev() {
+            if let Some(link) = self.ready.pop_front()
+                && (self.links.ask(link, left) || self.read_link(link, now))
+            {
+                self.ready.push_back(link);
+            }
+        }
+        // Another one is the first to be asked the next time.
+        self.ready.rotate_left(1.min(self.ready.len()));
+        let written = self.links.run();
+        report(written, self.service.node());
+        let mut number = 0;
+        while let Some((link, result)) = self.links.take(number, &mut self.buffer) {
+            number += 1;
+            match result {
+                Ok(()) => self.handle_frame(link, now),
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::debug!(link = link.0, %error, "cannot read");
+                    }
+                    self.ready.retain(|ready| *ready != link);
+                }
+            }
+        }
+        // What is queued leaves with the next reads, but not later than that.
+        if self.ready.is_empty() {
+            self.flush();
+        }
+    }
+
+    /// Takes frames from a link, one system call for each; true where there may be more.
     fn read_link(&mut self, link: LinkId, now: Instant) -> bool {
+        let mut bytes = 0;
         for _ in 0..BATCH {
             match self.links.receive(link, &mut self.buffer, now) {
                 Ok(()) => {}
@@ -210,28 +277,47 @@ impl<S: Service> EventLoop<S> {
                     return false;
                 }
             }
-            if let Verdict::Forward(out) = self.service.node().handle_frame(link, &mut self.buffer, now) {
-                if let Err(error) = self.links.send(out, &self.buffer, now) {
-                    tracing::trace!(link = out.0, %error, "frame not taken");
-                    self.service.node().send_failed(out, &self.buffer);
-                }
-                self.spin_while_there_is_work(now);
+            bytes += self.buffer.len();
+            self.handle_frame(link, now);
+            if bytes >= BATCH_BYTES {
+                break;
             }
-            self.transmit(now);
         }
         true
     }
 
-    /// A frame was forwarded: the next one may be as close behind as this one was behind the last.
-    fn spin_while_there_is_work(&mut self, now: Instant) {
-        if now < self.forwarded + SPIN {
-            self.spin_until = now + SPIN;
+    /// The frame in the buffer came by a link.
+    fn handle_frame(&mut self, link: LinkId, now: Instant) {
+        if let Verdict::Forward(out) = self.service.node().handle_frame(link, &mut self.buffer, now) {
+            if self.links.queues(out, &self.buffer) {
+                if self.links.full() {
+                    self.flush();
+                }
+                self.links.queue(out, &mut self.buffer);
+            } else {
+                self.flush();
+                if let Err(error) = self.links.send(out, &self.buffer, now) {
+                    tracing::trace!(link = out.0, %error, "frame not taken");
+                    self.service.node().send_failed(out, &self.buffer);
+                }
+            }
+            self.spin.forwarded(link, now);
         }
-        self.forwarded = now;
+        self.transmit(now);
+    }
+
+    /// Writes what is queued.
+    fn flush(&mut self) {
+        if self.links.waiting() {
+            let written = self.links.flush();
+            report(written, self.service.node());
+        }
     }
 
     fn transmit(&mut self, now: Instant) {
         while let Some((link, frame)) = self.service.node().poll_transmit(now) {
+            // Frames leave in order.
+            self.flush();
             if let Err(error) = self.links.send(link, &frame, now) {
                 tracing::trace!(link = link.0, %error, "frame not taken");
                 self.service.node().send_failed(link, &frame);
@@ -280,5 +366,42 @@ impl<S: Service> EventLoop<S> {
             Ok(()) => drop(entry.insert(Source::Connection(connection))),
             Err(error) => tracing::warn!(%error, "cannot watch a control connection"),
         }
+    }
+}
+
+/// Tells the node what a link did not take.
+fn report(written: &[Job], node: &mut dyn Node) {
+    for job in written {
+        if let Err(error) = job.result() {
+            tracing::trace!(link = job.link().0, %error, "frame not taken");
+            node.send_failed(job.link(), &job.frame);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loop_looks_for_an_answer_while_nobody_else_wants_the_cpu() {
+        let at = Instant::from_micros;
+        let mut spin = Spin::new();
+        for micros in [1000, 1010, 1020] {
+            spin.forwarded(LinkId(0), at(micros));
+            assert!(!spin.looks(at(micros)), "a stream in one direction");
+        }
+        spin.forwarded(LinkId(1), at(1220));
+        assert!(!spin.looks(at(1220)), "that was long ago");
+        spin.forwarded(LinkId(0), at(1300));
+        assert!(spin.looks(at(1300)) && spin.looks(at(1499)) && !spin.looks(at(1500)));
+        spin.looked(at(1300), at(1499));
+        assert!(spin.looks(at(1499)));
+        spin.looked(at(1300), at(1500));
+        spin.forwarded(LinkId(1), at(1502));
+        assert!(!spin.looks(at(1502)), "the CPU is shared");
+        spin.forwarded(LinkId(0), at(11_450));
+        spin.forwarded(LinkId(1), at(11_501));
+        assert!(spin.looks(at(11_501)));
     }
 }
