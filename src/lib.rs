@@ -13,6 +13,7 @@
 //! | [`wire`] | bytes ⇄ meaning: PE-ARP, the frame buffer with its offload header, segmentation, flow keys, ICMP |
 //! | [`neighbor`] | engine: the port-aware ARP table of one link, its questions, the own set |
 //! | [`forward`] | engine: routes, the rate of ICMP errors |
+//! | [`dhcp`] | engine: the DHCP server, leases of whole addresses and of port sets |
 //! | [`node`] | host, swarm of hosts and edge router: engines composed, frame in → verdict and frames out |
 //! | [`sim`] | the same nodes on simulated segments and a virtual clock, deterministic by seed |
 //! | [`link`] | TAP and TUN with and without offloads, many frames per system call by io_uring; memory queues; captures |
@@ -41,6 +42,7 @@
 //! panics, blocks, or grows memory past a named bound.
 
 pub mod cmd;
+pub mod dhcp;
 pub mod forward;
 pub mod link;
 pub mod neighbor;

@@ -1,0 +1,285 @@
+//! The configuration as a TOML file, and what makes it a sound one.
+
+use core::net::Ipv4Addr;
+
+use serde::Deserialize;
+use smoltcp::time::Duration;
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
+use toml::Spanned;
+
+use super::codec::ClientId;
+use super::pool::{Pool, PoolKind, Reservation, Who, first_psid};
+use super::server::{Config, ServerLink};
+use crate::ports::{Psid, Scheme};
+
+/// Leases that there can be at a time: the memory that a server needs is bounded by its configuration.
+const MAX_SLOTS: u64 = 1 << 18;
+/// Name servers that fit one option (RFC 2132 §3.8) with room for others.
+const MAX_DNS: usize = 8;
+/// Longest domain name (RFC 1035 §2.3.4).
+const MAX_DOMAIN: usize = 253;
+/// Times, in seconds: from a minute to a year, and up to a day.
+const LEASE_TIMES: core::ops::RangeInclusive<u64> = 60..=31_536_000;
+const REST_TIMES: core::ops::RangeInclusive<u64> = 0..=86_400;
+
+/// What is wrong with a file, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Not TOML, an unknown field, or a value of another type.
+    #[error("{0}")]
+    Toml(Box<toml::de::Error>),
+    /// A value that makes no sense.
+    #[error("line {line}: {field}: {message}")]
+    Value {
+        /// The line, from 1.
+        line: usize,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it, or what to write.
+        message: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    lease: Option<Spanned<u64>>,
+    rest: Option<Spanned<u64>>,
+    quarantine: Option<Spanned<u64>>,
+    dns: Option<Spanned<Vec<Ipv4Addr>>>,
+    domain: Option<Spanned<String>>,
+    #[serde(default)]
+    shared: Vec<FilePool>,
+    #[serde(default)]
+    whole: Vec<FilePool>,
+    #[serde(default)]
+    reservation: Vec<FileReservation>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilePool {
+    addresses: Spanned<String>,
+    scheme: Option<Spanned<[u8; 2]>>,
+    network: Option<Spanned<String>>,
+    router: Option<Spanned<Ipv4Addr>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileReservation {
+    client: Option<Spanned<String>>,
+    link_address: Option<Spanned<String>>,
+    address: Spanned<Ipv4Addr>,
+    psid: Option<Spanned<u16>>,
+    port: Option<Spanned<u16>>,
+}
+
+/// The text, for the line of a value.
+#[derive(Clone, Copy)]
+struct Source<'a>(&'a str);
+
+impl Source<'_> {
+    fn error<T>(self, value: &Spanned<T>, field: &'static str, message: impl Into<String>) -> FileError {
+        let before = self.0.get(..value.span().start).unwrap_or_default();
+        FileError::Value { line: 1 + before.matches('\n').count(), field, message: message.into() }
+    }
+
+    fn time(
+        self,
+        value: Option<&Spanned<u64>>,
+        field: &'static str,
+        range: core::ops::RangeInclusive<u64>,
+        default: u64,
+    ) -> Result<Duration, FileError> {
+        let Some(value) = value else { return Ok(Duration::from_secs(default)) };
+        if !range.contains(value.get_ref()) {
+            let message = format!("write seconds, from {} to {}", range.start(), range.end());
+            return Err(self.error(value, field, message));
+        }
+        Ok(Duration::from_secs(*value.get_ref()))
+    }
+}
+
+fn range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    (first <= last).then_some((first, last))
+}
+
+fn prefix(text: &str) -> Option<Ipv4Cidr> {
+    let prefix: Ipv4Cidr = text.parse().ok()?;
+    (text.contains('/') && prefix.prefix_len() <= 30 && prefix.network() == prefix).then_some(prefix)
+}
+
+impl Config {
+    /// Reads a configuration for a server on these links.
+    ///
+    /// # Errors
+    /// See [`FileError`].
+    pub fn parse(text: &str, links: Vec<ServerLink>, seed: u64) -> Result<Self, FileError> {
+        let file: File = toml::from_str(text).map_err(|error| FileError::Toml(Box::new(error)))?;
+        let source = Source(text);
+        let mut config = Self {
+            links,
+            pools: Vec::new(),
+            reservations: Vec::new(),
+            lease: source.time(file.lease.as_ref(), "lease", LEASE_TIMES, 3600)?,
+            rest: source.time(file.rest.as_ref(), "rest", REST_TIMES, 240)?,
+            quarantine: source.time(file.quarantine.as_ref(), "quarantine", REST_TIMES, 3600)?,
+            dns: Vec::new(),
+            domain: None,
+            seed,
+        };
+        if let Some(dns) = file.dns {
+            if dns.get_ref().len() > MAX_DNS {
+                return Err(source.error(&dns, "dns", format!("write at most {MAX_DNS} addresses")));
+            }
+            config.dns = dns.into_inner();
+        }
+        if let Some(domain) = file.domain {
+            let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+            let text = domain.get_ref();
+            if !(1..=MAX_DOMAIN).contains(&text.len()) || !text.bytes().all(valid) {
+                return Err(source.error(&domain, "domain", "write a domain name, as lab.example"));
+            }
+            config.domain = Some(domain.into_inner());
+        }
+        for pool in &file.shared {
+            config.add_shared(source, pool)?;
+        }
+        for pool in &file.whole {
+            if let Some(scheme) = &pool.scheme {
+                return Err(source.error(scheme, "whole.scheme", "goes with [[shared]] only"));
+            }
+            config.add_pool(source, pool, PoolKind::Whole)?;
+        }
+        for reservation in &file.reservation {
+            let sound = config.reservation(source, reservation)?;
+            let overlaps = |other: &Reservation| other.ip == sound.ip && other.set.intersects(sound.set);
+            if config.reservations.iter().any(overlaps) {
+                let message = "has ports that another reservation has";
+                return Err(source.error(&reservation.address, "reservation.address", message));
+            }
+            config.reservations.push(sound);
+        }
+        Ok(config)
+    }
+
+    fn add_shared(&mut self, source: Source<'_>, pool: &FilePool) -> Result<(), FileError> {
+        let Some(scheme) = &pool.scheme else {
+            return Err(source.error(
+                &pool.addresses,
+                "shared.scheme",
+                "is missing: write [A, K], as [0, 4]",
+            ));
+        };
+        let [offset, length] = *scheme.get_ref();
+        let valid = Scheme::new(offset, length)
+            .map_err(|error| source.error(scheme, "shared.scheme", error.to_string()))?;
+        if first_psid(valid).is_none() {
+            let message = "every set has ports below 1024, which belong to nobody: write [0, 4] or [6, 6]";
+            return Err(source.error(scheme, "shared.scheme", message));
+        }
+        self.add_pool(source, pool, PoolKind::Shared(valid))
+    }
+
+    fn add_pool(&mut self, source: Source<'_>, pool: &FilePool, kind: PoolKind) -> Result<(), FileError> {
+        let [addresses, network, router] = match kind {
+            PoolKind::Shared(_) => ["shared.addresses", "shared.network", "shared.router"],
+            PoolKind::Whole => ["whole.addresses", "whole.network", "whole.router"],
+        };
+        let wrong = |message: &str| source.error(&pool.addresses, addresses, message);
+        let (first, last) = range(pool.addresses.get_ref())
+            .ok_or_else(|| wrong("write ADDRESS or FIRST-LAST, as 198.51.100.2-198.51.100.9"))?;
+        let link = self.links.iter().find(|link| link.address.contains_addr(&first));
+        let (prefix, default) = match (&pool.network, link) {
+            (Some(text), _) => {
+                let parsed = prefix(text.get_ref());
+                let message = "write a prefix of up to 30 bits, as 198.51.100.0/24";
+                (parsed.ok_or_else(|| source.error(text, network, message))?, None)
+            }
+            (None, Some(link)) => (link.address.network(), Some(link.address.address())),
+            (None, None) => {
+                return Err(wrong("is on no --lan: for a network behind a relay, write `network` too"));
+            }
+        };
+        let own = link.filter(|link| link.address.network() == prefix).map(|link| link.address.address());
+        let router = match (&pool.router, default.or(own)) {
+            (Some(given), _) if prefix.contains_addr(given.get_ref()) => *given.get_ref(),
+            (Some(given), _) => return Err(source.error(given, router, "is not in the network of the pool")),
+            (None, Some(own)) => own,
+            (None, None) => return Err(wrong("needs `router`: its network is that of no --lan")),
+        };
+        let pool = Pool { network: prefix, router, first, last, kind };
+        let is_in = |ip: Ipv4Addr| pool.has_address(ip);
+        if !prefix.contains_addr(&first) || !prefix.contains_addr(&last) {
+            return Err(wrong("is not all in one network"));
+        }
+        if is_in(prefix.address()) || prefix.broadcast().is_some_and(is_in) {
+            return Err(wrong("has an address that is no host's in its network"));
+        }
+        if is_in(router) || self.links.iter().any(|link| is_in(link.address.address())) {
+            return Err(wrong("has a router's own address"));
+        }
+        if self.pools.iter().any(|other| other.first <= pool.last && pool.first <= other.last) {
+            return Err(wrong("overlaps another pool"));
+        }
+        let slots: u64 = self.pools.iter().map(Pool::size).sum();
+        if slots + pool.size() > MAX_SLOTS {
+            return Err(wrong(&format!("makes more than {MAX_SLOTS} leases possible")));
+        }
+        self.pools.push(pool);
+        Ok(())
+    }
+
+    fn reservation(&self, source: Source<'_>, file: &FileReservation) -> Result<Reservation, FileError> {
+        let ip = *file.address.get_ref();
+        let wrong = |message: &str| source.error(&file.address, "reservation.address", message);
+        let who = match (&file.client, &file.link_address) {
+            (Some(client), None) => {
+                let parsed: Result<ClientId, String> = client.get_ref().parse();
+                Who::Client(parsed.map_err(|message| source.error(client, "reservation.client", message))?)
+            }
+            (None, Some(text)) => {
+                let parsed: Option<EthernetAddress> = text.get_ref().parse().ok();
+                let valid = parsed.filter(|address| address.is_unicast() && address.0 != [0; 6]);
+                let message = "write the address of one host, as 02:00:00:00:02:01";
+                let error = || source.error(text, "reservation.link_address", message);
+                Who::Hardware(valid.ok_or_else(error)?)
+            }
+            _ => return Err(wrong("write either `client` or `link_address` with it")),
+        };
+        let pool = self.pools.iter().find(|pool| pool.has_address(ip));
+        let scheme = pool.and_then(|pool| match pool.kind {
+            PoolKind::Shared(scheme) => Some(scheme),
+            PoolKind::Whole => None,
+        });
+        let set = match (&file.psid, &file.port, scheme) {
+            (Some(psid), None, Some(scheme)) => Psid::new(scheme, *psid.get_ref())
+                .map_err(|error| source.error(psid, "reservation.psid", error.to_string()))?,
+            (None, Some(port), Some(scheme)) => {
+                let set = Psid::single(*port.get_ref());
+                let given = scheme.covers(set.value())
+                    && first_psid(scheme).is_some_and(|first| scheme.psid_of(set.value()) >= first);
+                if given || set.value() == 0 {
+                    let message = "is in a set that the pool gives, or 0: reserve that set, or another port";
+                    return Err(source.error(port, "reservation.port", message));
+                }
+                set
+            }
+            (None, None, None) => Psid::FULL,
+            (Some(_), Some(_), _) => return Err(wrong("write `psid` or `port` with it, not both")),
+            (None, None, Some(_)) => return Err(wrong("is shared: write `psid` or `port` with it")),
+            (_, _, None) => return Err(wrong("is of no [[shared]] pool, so that it has no sets")),
+        };
+        if self.links.iter().any(|link| link.address.address() == ip) {
+            return Err(wrong("is the router's own"));
+        }
+        let on_link = self.links.iter().any(|link| link.address.contains_addr(&ip));
+        if !on_link && pool.is_none() {
+            return Err(wrong("is on no --lan and in no pool"));
+        }
+        Ok(Reservation { who, ip, set })
+    }
+}

@@ -1,0 +1,168 @@
+//! What there is to give: pools of shared and of whole addresses, and reservations.
+
+use core::net::Ipv4Addr;
+
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
+
+use super::codec::ClientId;
+use super::lease::Slot;
+use crate::ports::{Psid, Scheme};
+
+/// PE-ARP rule 71: ports below go to nobody unless a reservation says so.
+const FIRST_PORT: u16 = 1024;
+
+/// What a pool gives of its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolKind {
+    /// One PSID of this scheme, to clients that ask for option 159.
+    Shared(Scheme),
+    /// The whole address, to the others.
+    Whole,
+}
+
+/// Consecutive addresses of one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// The network that clients are told of.
+    pub network: Ipv4Cidr,
+    /// Its router.
+    pub router: Ipv4Addr,
+    /// The first address.
+    pub first: Ipv4Addr,
+    /// The last address.
+    pub last: Ipv4Addr,
+    /// What of each.
+    pub kind: PoolKind,
+}
+
+/// The first PSID of a scheme whose ports are all at or above 1024; `None` where no PSID is so.
+pub(super) fn first_psid(scheme: Scheme) -> Option<u16> {
+    let usable = |value: u16| Psid::new(scheme, value).is_ok_and(|set| set.first() >= FIRST_PORT);
+    if scheme.offset() > 0 {
+        // All of them begin in the first block with A = 1.
+        return usable(0).then_some(0);
+    }
+    // PSIDs are ascending blocks.
+    let last = scheme.sets() - 1;
+    let block = 0x1_0000 >> scheme.length();
+    let value = u32::from(FIRST_PORT).div_ceil(block);
+    u16::try_from(value).ok().filter(|_| value <= last)
+}
+
+impl Pool {
+    /// The addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
+        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from)
+    }
+
+    /// Whether an address is of this pool.
+    pub fn has_address(&self, ip: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&ip)
+    }
+
+    fn sets_per_address(&self) -> u32 {
+        match self.kind {
+            PoolKind::Shared(scheme) => {
+                first_psid(scheme).map_or(0, |first| scheme.sets() - u32::from(first))
+            }
+            PoolKind::Whole => 1,
+        }
+    }
+
+    /// How many leases there can be.
+    pub fn size(&self) -> u64 {
+        let addresses = u64::from(u32::from(self.last) - u32::from(self.first)) + 1;
+        addresses * u64::from(self.sets_per_address())
+    }
+
+    /// The slot number `index`, below [`Pool::size`].
+    pub(super) fn slot(&self, index: u64) -> Option<Slot> {
+        let sets = u64::from(self.sets_per_address());
+        let ip = Ipv4Addr::from(u32::from(self.first) + u32::try_from(index.checked_div(sets)?).ok()?);
+        let set = match self.kind {
+            PoolKind::Shared(scheme) => {
+                let value = u64::from(first_psid(scheme)?) + index % sets;
+                Psid::new(scheme, u16::try_from(value).ok()?).ok()?
+            }
+            PoolKind::Whole => Psid::FULL,
+        };
+        Some((ip, set))
+    }
+
+    /// Whether a slot is one that the pool gives.
+    pub(super) fn gives(&self, (ip, set): Slot) -> bool {
+        self.has_address(ip)
+            && match self.kind {
+                PoolKind::Shared(scheme) => {
+                    set.scheme() == scheme && first_psid(scheme).is_some_and(|first| set.value() >= first)
+                }
+                PoolKind::Whole => set == Psid::FULL,
+            }
+    }
+}
+
+/// Whose a reservation is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The client with this identifier.
+    Client(ClientId),
+    /// Whoever has this link-layer address.
+    Hardware(EthernetAddress),
+}
+
+impl Who {
+    pub(super) fn is(&self, client: &ClientId, hardware: EthernetAddress) -> bool {
+        match self {
+            Self::Client(own) => own == client,
+            Self::Hardware(own) => *own == hardware,
+        }
+    }
+}
+
+/// An address, or a set of one, that is kept for one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// For whom.
+    pub who: Who,
+    /// The address.
+    pub ip: Ipv4Addr,
+    /// The ports: a PSID, one port ([`Psid::single`], PE-ARP rule 104), or [`Psid::FULL`].
+    pub set: Psid,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(kind: PoolKind) -> Pool {
+        let network = Ipv4Cidr::new(Ipv4Addr::new(192, 0, 2, 0), 24);
+        let at = |last| Ipv4Addr::new(192, 0, 2, last);
+        Pool { network, router: at(1), first: at(10), last: at(11), kind }
+    }
+
+    #[test]
+    fn no_set_has_a_system_port() {
+        for (text, first) in
+            [("0,4", Some(1)), ("0,6", Some(1)), ("0,8", Some(4)), ("6,6", Some(0)), ("0,0", None)]
+                .into_iter()
+                .chain([("7,4", None), ("0,16", Some(1024)), ("6,10", Some(0))])
+        {
+            assert_eq!(first_psid(text.parse().unwrap()), first, "{text}");
+        }
+    }
+
+    #[test]
+    fn slots_are_those_it_gives() {
+        for (kind, size) in [(PoolKind::Whole, 2), (PoolKind::Shared("0,4".parse().unwrap()), 30)] {
+            let pool = pool(kind);
+            assert_eq!(pool.size(), size);
+            let mut slots: Vec<_> = (0..size).map(|index| pool.slot(index).unwrap()).collect();
+            assert!(slots.iter().all(|slot| pool.gives(*slot)));
+            slots.dedup();
+            assert_eq!(slots.len() as u64, size);
+        }
+        let shared = pool(PoolKind::Shared("0,4".parse().unwrap()));
+        assert!(!shared.gives((shared.first, "0,4,0".parse().unwrap())), "has system ports");
+        assert!(!shared.gives((shared.first, Psid::FULL)));
+    }
+}
