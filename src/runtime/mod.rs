@@ -1,8 +1,9 @@
-//! Everything that blocks, reads a clock or owns a file descriptor: the event loop and the control socket.
+//! Everything that blocks, reads a clock or owns a file descriptor: the event loop, the control socket and the lease file.
 
 mod clock;
 mod control;
 mod event_loop;
+mod journal;
 mod links;
 mod paths;
 
@@ -10,4 +11,5 @@ pub use clock::{Clock, random_seed};
 pub use control::{Answer, ControlSocket, Request};
 pub use event_loop::{EventLoop, Service};
 pub use links::IoMode;
+pub use journal::Journal;
 pub use paths::control_path;
