@@ -3,6 +3,7 @@
 mod arp;
 mod client;
 mod host;
+mod leases;
 mod nc;
 mod psid;
 mod router;
@@ -47,6 +48,8 @@ enum Command {
     Arp(arp::ArpArgs),
     /// Show what a node is and has counted
     Status(status::StatusArgs),
+    /// Show the DHCP leases that a router gave
+    Leases(leases::LeasesArgs),
     /// Connect to HOST PORT from a host's own stack; standard input and output carry the stream
     Nc(nc::NcArgs),
     /// Show the port ranges of a PSID
@@ -73,6 +76,7 @@ pub fn run() -> ExitCode {
         Command::Router(args) => router::run(args),
         Command::Arp(args) => arp::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Leases(args) => leases::run(&args),
         Command::Nc(args) => nc::run(&args),
         Command::Psid(args) => psid::run(&args),
         Command::Sim(args) => sim::run(&args),

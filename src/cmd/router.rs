@@ -1,20 +1,25 @@
 //! `pearp router`.
 
+use std::fs;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::arp::table;
+use super::leases;
 use super::serve::{ServeArgs, counters, parse_hardware, shown, tell_ready};
+use crate::dhcp;
+use crate::dhcp::PoolKind;
 use crate::link::{DeviceName, Link, Offloads};
 use crate::node::{Host, Node, Role, Route, Router, RouterConfig, RouterLink};
 use crate::ports::Scheme;
-use crate::runtime::{Clock, EventLoop, Service, random_seed};
+use crate::runtime::{Clock, EventLoop, Journal, Service, random_seed};
 use crate::wire::Medium;
 
 const EXAMPLES: &str = "Example, in a namespace of its own, with TAPs that are ports of two bridges:
@@ -39,6 +44,12 @@ pub(super) struct RouterArgs {
     /// A route by another router, as PREFIX=GATEWAY, for example 0.0.0.0/0=203.0.113.254
     #[arg(long, value_name = "PREFIX=GATEWAY", value_parser = parse_route)]
     route: Vec<Route>,
+    /// Give leases by DHCP on the LANs, from the pools of this TOML file
+    #[arg(long, value_name = "FILE", requires = "lease_file")]
+    dhcp: Option<PathBuf>,
+    /// Where the leases are kept; made if it is missing
+    #[arg(long, value_name = "FILE", requires = "dhcp")]
+    lease_file: Option<PathBuf>,
     #[command(flatten)]
     serve: ServeArgs,
 }
@@ -109,6 +120,21 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         .collect();
     check(&args, &links)?;
     let clock = Clock::start();
+    let leases = open_leases(&args, &clock)?;
+    let mut shared = args.shared.clone();
+    let pools = leases.iter().flat_map(|leases| &leases.config.pools);
+    for pool in pools.clone() {
+        if let PoolKind::Shared(scheme) = pool.kind {
+            shared.extend(pool.addresses().map(|ip| (ip, scheme)));
+        }
+    }
+    let authority = shared.len() > args.shared.len();
+    if let Some((address, _)) = args.shared.first().filter(|_| authority) {
+        bail!(
+            "--shared {address} and --dhcp with [[shared]] pools: a router that leases sets believes nobody else, so \
+             make the address a pool, too, and leave --shared out"
+        );
+    }
     let mut devices: Vec<Box<dyn Link>> = Vec::new();
     for (role, link) in &links {
         devices.push(match role {
@@ -129,17 +155,23 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
                 mtu: args.serve.mtu(),
             })
             .collect(),
-        shared: args.shared.clone(),
-        authority: false,
+        shared,
+        authority,
         routes: args.route.clone(),
         pro: args.serve.pro,
         seed: random_seed()?,
     };
-    let router = Router::new(config, clock.now());
+    let shared = config.shared.len();
+    let mut router = Router::new(config, clock.now());
+    let journal = leases.map(|Leases { config, journal, stored }| {
+        tracing::info!(pools = config.pools.len(), leases = stored.len(), "DHCP serves");
+        router.serve_dhcp(dhcp::Server::new(config, stored, clock.now()), clock.now());
+        journal
+    });
     let offloads = devices.iter().map(|device| device.offloads()).collect();
-    let event_loop =
-        EventLoop::new(RouterService { router, offloads }, devices, control, clock, args.serve.io)?;
-    tracing::info!(shared = args.shared.len(), links = links.len(), "router serves");
+    let service = RouterService { router, journal, offloads };
+    let event_loop = EventLoop::new(service, devices, control, clock, args.serve.io)?;
+    tracing::info!(shared, links = links.len(), "router serves");
     if let Some(fd) = args.serve.ready_fd {
         tell_ready(fd, "router");
     }
@@ -167,8 +199,29 @@ fn check(args: &RouterArgs, links: &[(Role, &LinkArg)]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a DHCP server begins with.
+struct Leases {
+    config: dhcp::Config,
+    journal: Journal,
+    stored: Vec<dhcp::Lease>,
+}
+
+fn open_leases(args: &RouterArgs, clock: &Clock) -> anyhow::Result<Option<Leases>> {
+    let (Some(path), Some(lease_file)) = (&args.dhcp, &args.lease_file) else { return Ok(None) };
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    // The LANs are the first links.
+    let links = args.lan.iter().enumerate();
+    let links = links.map(|(link, lan)| dhcp::ServerLink { link, address: lan.address }).collect();
+    let config = dhcp::Config::parse(&text, links, random_seed()?)
+        .with_context(|| format!("{} is no DHCP configuration", path.display()))?;
+    let (journal, stored) = Journal::open(lease_file, clock.epoch())?;
+    Ok(Some(Leases { config, journal, stored }))
+}
+
 struct RouterService {
     router: Router,
+    /// Where there is a DHCP server.
+    journal: Option<Journal>,
     /// Those of each link.
     offloads: Vec<Offloads>,
 }
@@ -182,7 +235,7 @@ impl Service for RouterService {
         table(self.router.neighbors(now))
     }
 
-    fn status(&mut self, _now: Instant) -> Value {
+    fn status(&mut self, now: Instant) -> Value {
         let (counters, drops) = counters(self.router.counters());
         let links: Vec<_> = self
             .router
@@ -202,21 +255,35 @@ impl Service for RouterService {
                 })
             })
             .collect();
-        json!({
+        let mut status = json!({
             "name": "router",
             "role": "router",
             "pid": std::process::id(),
             "links": links,
-            "counters": counters,
-            "drops": drops,
-        })
+        });
+        if self.journal.is_some() {
+            status["leases"] = leases::summary(self.router.leases(), now);
+        }
+        status["counters"] = counters;
+        status["drops"] = drops;
+        status
+    }
+
+    fn leases(&mut self, now: Instant) -> Option<Value> {
+        self.journal.as_ref().map(|_| leases::list(self.router.leases(), now))
     }
 
     fn host(&mut self) -> Option<&mut Host> {
         None
     }
 
-    fn turn(&mut self, _now: Instant) -> anyhow::Result<()> {
+    fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
+        let commits = self.router.take_commits();
+        if let Some(journal) = self.journal.as_mut().filter(|_| !commits.is_empty()) {
+            // One fsync for all that came in this turn.
+            let stored = journal.store(&commits, self.router.leases(), now);
+            self.router.committed(stored, now);
+        }
         Ok(())
     }
 

@@ -121,6 +121,10 @@ drop_reasons! {
     EchoDamaged = "echo_damaged",
     /// For the router itself, which offers no such service.
     NoService = "no_service",
+    /// A DHCP message that makes no sense, or that another than its client sent.
+    DhcpInvalid = "dhcp_invalid",
+    /// DHCP messages, offers or leases beyond what one client or link may have.
+    DhcpLimit = "dhcp_limit",
     /// The host's own stack has no room.
     StackFull = "stack_full",
     /// For programs, on a host that has none.

@@ -4,12 +4,15 @@
 //!   outside (plain ARP) ── routes, TTL, ICMP ── LAN: {IP, protocol, port} → MAC by PE-ARP, plain ARP for the rest
 //! ```
 
+mod dhcp;
+
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
+use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr, Ipv4Packet};
 
+use self::dhcp::Dhcp;
 use super::ethernet::{Interface, Payload, error_about, ip_bytes, report};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::{Fib, IcmpLimit, NextHop};
@@ -92,6 +95,7 @@ pub struct Router {
     fib: Fib<LinkId>,
     counters: Counters,
     icmp_limit: IcmpLimit,
+    dhcp: Option<Dhcp>,
     transmits: VecDeque<(LinkId, Frame)>,
 }
 
@@ -148,6 +152,7 @@ impl Router {
             fib,
             counters: Counters::default(),
             icmp_limit: IcmpLimit::default(),
+            dhcp: None,
             transmits: VecDeque::new(),
         };
         for attached in &mut router.links {
@@ -182,9 +187,16 @@ impl Router {
 
     fn receive(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
         let Some(attached) = self.links.get_mut(link.0) else { return DropReason::LinkError.into() };
+        // Who sent it is gone with the Ethernet header.
+        let ethernet = self.dhcp.as_ref().and_then(|_| EthernetFrame::new_checked(frame.bytes()).ok());
+        let source = ethernet.map(|ethernet| ethernet.src_addr());
         match attached.interface.receive(frame, now) {
             Err(reason) => reason.into(),
             Ok(Payload::Arp(verdict)) => verdict,
+            Ok(Payload::Ipv4 { .. }) if self.is_dhcp(link, frame.bytes()) => {
+                let verdict = source.map(|source| self.receive_dhcp(link, source, frame, now));
+                verdict.unwrap_or(Err(DropReason::ShortFrame)).unwrap_or_else(Verdict::Dropped)
+            }
             // RFC 1812 §5.3.4: what came as a link-layer broadcast is not forwarded.
             Ok(Payload::Ipv4 { unicast: false }) => DropReason::NotOurFrame.into(),
             Ok(Payload::Ipv4 { unicast: true }) => {
@@ -339,6 +351,7 @@ impl Router {
     }
 
     fn drain(&mut self, now: Instant) {
+        self.drain_dhcp(now);
         // The error about an undeliverable packet can itself raise a question, which is drained in the next round;
         // no error answers an error, so there are few rounds.
         loop {
@@ -387,12 +400,16 @@ impl Node for Router {
     }
 
     fn poll_timeout(&mut self, _now: Instant) -> Option<Instant> {
-        self.links.iter().filter_map(|attached| attached.interface.neighbors.poll_timeout()).min()
+        let dhcp = self.dhcp.iter().filter_map(|dhcp| dhcp.server.poll_timeout());
+        self.links.iter().filter_map(|attached| attached.interface.neighbors.poll_timeout()).chain(dhcp).min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         for attached in &mut self.links {
             attached.interface.neighbors.handle_timeout(now);
+        }
+        if let Some(dhcp) = &mut self.dhcp {
+            dhcp.server.handle_timeout(now);
         }
         self.drain(now);
     }

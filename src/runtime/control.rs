@@ -43,6 +43,8 @@ pub enum Request {
     Arp,
     /// Identity, port set, counters.
     Status,
+    /// The leases that the node gave.
+    Leases,
     /// A TCP connection from the node's own stack.
     Connect {
         /// To whom.
@@ -209,6 +211,10 @@ impl Connection {
             Err(error) => Answer::Error(format!("bad request: {error}")),
             Ok(Request::Arp) => Answer::Ok(service.arp(now)),
             Ok(Request::Status) => Answer::Ok(service.status(now)),
+            Ok(Request::Leases) => service.leases(now).map_or_else(
+                || Answer::Error("this node gives no leases: ask a router that runs with --dhcp".to_owned()),
+                Answer::Ok,
+            ),
             Ok(Request::Connect { address, port }) => match service.host() {
                 None => Answer::Error("a router or a swarm opens no connections: ask a host".to_owned()),
                 Some(host) => match host.connect(address, port, now) {

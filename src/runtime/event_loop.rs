@@ -45,6 +45,11 @@ pub trait Service {
     /// Identity and counters, for `pearp status`.
     fn status(&mut self, now: Instant) -> serde_json::Value;
 
+    /// The leases, for `pearp leases`, where the service gives some.
+    fn leases(&mut self, _now: Instant) -> Option<serde_json::Value> {
+        None
+    }
+
     /// The host, where the service is one: it has sockets.
     fn host(&mut self) -> Option<&mut Host>;
 

@@ -1,0 +1,186 @@
+//! The DHCP server of a router: packets to messages and back, leases to bindings (PE-ARP §15).
+
+use core::net::Ipv4Addr;
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{EthernetAddress, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket};
+
+use super::Router;
+use crate::dhcp::{Arrival, Destination, Event, Lease, Refused, Reply, Server};
+use crate::node::{DropReason, LinkId, Verdict};
+use crate::ports::Psid;
+use crate::wire::pe_arp::{Claim, Lifetime, Record};
+use crate::wire::{Frame, ipv4};
+
+const SERVER_PORT: u16 = 67;
+const CLIENT_PORT: u16 = 68;
+const IPV4_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+/// The longest lifetime that a record can name, in seconds.
+const MAX_LIFETIME: u64 = 65_534;
+
+/// The server, and what it wants stored.
+#[derive(Debug)]
+pub(super) struct Dhcp {
+    pub(super) server: Server,
+    commits: Vec<Lease>,
+}
+
+impl From<Refused> for DropReason {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Invalid(_) | Refused::Source => Self::DhcpInvalid,
+            Refused::Network => Self::NoService,
+            Refused::Limit => Self::DhcpLimit,
+        }
+    }
+}
+
+/// A lifetime that does not end before the lease, which the server ends itself.
+fn lifetime(left: Duration) -> Lifetime {
+    let seconds = left.total_micros().div_ceil(1_000_000);
+    match u16::try_from(seconds) {
+        Ok(seconds) if (1..=MAX_LIFETIME).contains(&seconds.into()) => Lifetime::Seconds(seconds),
+        _ => Lifetime::Unknown,
+    }
+}
+
+impl Router {
+    /// Serves DHCP on the links of the server's configuration. Leases of shared addresses become bindings.
+    pub fn serve_dhcp(&mut self, server: Server, now: Instant) {
+        self.dhcp = Some(Dhcp { server, commits: Vec::new() });
+        self.drain(now);
+    }
+
+    /// The leases; none without a server.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> + Clone {
+        self.dhcp.iter().flat_map(|dhcp| dhcp.server.leases())
+    }
+
+    /// Leases to be stored before anybody is told of them; [`Router::committed`] is to follow.
+    pub fn take_commits(&mut self) -> Vec<Lease> {
+        self.dhcp.as_mut().map(|dhcp| core::mem::take(&mut dhcp.commits)).unwrap_or_default()
+    }
+
+    /// What was taken is stored, or cannot be.
+    pub fn committed(&mut self, stored: bool, now: Instant) {
+        if let Some(dhcp) = &mut self.dhcp {
+            dhcp.server.committed(stored, now);
+            self.drain(now);
+        }
+    }
+
+    /// Whether an IP packet from a LAN is one for the DHCP server.
+    pub(super) fn is_dhcp(&self, link: LinkId, packet: &[u8]) -> bool {
+        let attached = &self.links[link.0];
+        if self.dhcp.is_none() || !attached.pe {
+            return false;
+        }
+        let Ok(packet) = Ipv4Packet::new_checked(packet) else { return false };
+        let to = packet.dst_addr();
+        packet.version() == 4
+            && packet.next_header() == IpProtocol::Udp
+            && packet.frag_offset() == 0
+            && (to.is_broadcast() || attached.prefix.broadcast() == Some(to) || attached.address == to)
+            && UdpPacket::new_checked(packet.payload()).is_ok_and(|udp| udp.dst_port() == SERVER_PORT)
+    }
+
+    pub(super) fn receive_dhcp(
+        &mut self,
+        link: LinkId,
+        source: EthernetAddress,
+        frame: &mut Frame,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        // A kernel that renews a lease leaves the checksum to its device.
+        frame.complete_checksum();
+        let packet = ipv4::check(frame.bytes())?;
+        if packet.more_frags() {
+            return Err(DropReason::DhcpInvalid);
+        }
+        let udp = UdpPacket::new_checked(packet.payload()).map_err(|_| DropReason::Truncated)?;
+        let (from, to) = (packet.src_addr().into(), packet.dst_addr().into());
+        if !udp.verify_checksum(&from, &to) {
+            return Err(DropReason::DhcpInvalid);
+        }
+        let Some(dhcp) = &mut self.dhcp else { return Err(DropReason::NoService) };
+        let arrival = Arrival { link: link.0, source };
+        dhcp.server.handle_message(arrival, udp.payload(), now)?;
+        Ok(Verdict::Delivered)
+    }
+
+    /// Does what the server wants.
+    pub(super) fn drain_dhcp(&mut self, now: Instant) {
+        while let Some(dhcp) = &mut self.dhcp
+            && let Some(event) = dhcp.server.poll_event()
+        {
+            match event {
+                Event::Commit(lease) => dhcp.commits.push(lease),
+                Event::Bindings { ip, hardware } => {
+                    let leased = dhcp.server.leased(ip, hardware, now);
+                    // PE-ARP rule 4: who has a whole address answers plain ARP for it.
+                    let shared = leased.filter(|(set, _)| *set != Psid::FULL);
+                    let record = |(set, left)| Record::new(Claim::Psid(set), lifetime(left));
+                    let records: Vec<_> = shared.map(record).collect();
+                    self.bind(ip, hardware, &records, now);
+                }
+            }
+        }
+        while let Some(dhcp) = &mut self.dhcp
+            && let Some(reply) = dhcp.server.poll_transmit()
+        {
+            self.send_dhcp(&reply, now);
+        }
+    }
+
+    fn bind(&mut self, ip: Ipv4Addr, hardware: EthernetAddress, records: &[Record], now: Instant) {
+        let on_link = |attached: &&mut super::Attached| attached.pe && attached.prefix.contains_addr(&ip);
+        // Behind a relay there is another router that delivers.
+        let Some(attached) = self.links.iter_mut().find(on_link) else { return };
+        if let Err(error) = attached.interface.neighbors.grant(ip, hardware, records, now) {
+            tracing::warn!(%ip, %hardware, %error, "a lease has no binding");
+        }
+    }
+
+    fn send_dhcp(&mut self, reply: &Reply, now: Instant) {
+        let link = LinkId(reply.link);
+        let Some(attached) = self.links.get(reply.link) else { return };
+        let (own, own_hardware) = (attached.address, attached.interface.neighbors.config().hardware);
+        let (hardware, to) = match reply.destination {
+            Destination::Relay(relay) => {
+                self.originate(&datagram(own, (relay, SERVER_PORT), &reply.message), now);
+                return;
+            }
+            Destination::Broadcast => (EthernetAddress::BROADCAST, Ipv4Addr::BROADCAST),
+            Destination::Client(hardware, ip) => (hardware, ip),
+        };
+        let mut frame = Frame::from_packet(&datagram(own, (to, CLIENT_PORT), &reply.message));
+        frame.push_ethernet_header(own_hardware, hardware);
+        self.counters.originated += 1;
+        self.counters.count(Verdict::Forward(link));
+        self.transmits.push_back((link, frame));
+    }
+}
+
+/// A UDP packet from port 67.
+fn datagram(from: Ipv4Addr, (to, port): (Ipv4Addr, u16), data: &[u8]) -> Vec<u8> {
+    let len = UDP_HEADER + data.len();
+    let repr = Ipv4Repr {
+        src_addr: from,
+        dst_addr: to,
+        next_header: IpProtocol::Udp,
+        payload_len: len,
+        hop_limit: 64,
+    };
+    let mut bytes = vec![0; IPV4_HEADER + len];
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
+    repr.emit(&mut packet, &ChecksumCapabilities::default());
+    let mut udp = UdpPacket::new_unchecked(packet.payload_mut());
+    udp.set_src_port(SERVER_PORT);
+    udp.set_dst_port(port);
+    udp.set_len(len as u16);
+    udp.payload_mut().copy_from_slice(data);
+    udp.fill_checksum(&IpAddress::Ipv4(from), &IpAddress::Ipv4(to));
+    bytes
+}
