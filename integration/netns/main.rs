@@ -11,6 +11,7 @@ mod bytes;
 mod claims;
 mod cleanup;
 mod commands;
+mod dhcp;
 mod icmp;
 mod load;
 mod offload;

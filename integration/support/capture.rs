@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pcap_file::DataLink;
 use pcap_file::pcap::PcapReader;
@@ -74,6 +74,11 @@ impl Capture {
         );
         tcpdump.await_line("listening on");
         Self { _tcpdump: tcpdump, file, _directory: directory }
+    }
+
+    /// The file, for other programs.
+    pub(crate) fn path(&self) -> &Path {
+        &self.file
     }
 
     /// Whatever IPv4 has been captured so far.

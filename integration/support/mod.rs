@@ -1,6 +1,7 @@
 //! What tests with real programs in network namespaces share.
 
 pub(crate) mod capture;
+pub(crate) mod dhcp;
 pub(crate) mod lab;
 pub(crate) mod process;
 pub(crate) mod requirements;

@@ -10,6 +10,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("bridge", "iproute2"),
     ("busybox", "busybox"),
     ("curl", "curl"),
+    ("dhclient", "isc-dhcp-client"),
     ("ethtool", "ethtool"),
     ("flock", "util-linux"),
     ("ip", "iproute2"),
@@ -17,6 +18,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("nc", "netcat-openbsd"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
+    ("prlimit", "util-linux"),
     ("ps", "procps"),
     ("scp", "openssh-client"),
     ("setpriv", "util-linux"),
@@ -27,6 +29,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("sshd", "openssh-server"),
     ("tcpdump", "tcpdump"),
     ("traceroute", "traceroute"),
+    ("tshark", "tshark"),
     ("unshare", "util-linux"),
 ];
 

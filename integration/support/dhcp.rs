@@ -1,0 +1,197 @@
+//! A router that gives leases, and a client that asks for port sets.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use dhcproto::v4::{self, DhcpOption, MessageType, OptionCode, UnknownOption};
+use dhcproto::{Decodable, Decoder, Encodable};
+use nix::sys::signal::Signal;
+use pearp::link::{Device, Link, OffloadMode};
+use pearp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, Frame, Ipv4Packet, Medium};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::time::Instant;
+use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Repr, UdpPacket};
+use tempfile::TempDir;
+
+use super::lab::{Lab, ROUTER};
+use super::process::Process;
+use super::requirements::machine;
+use super::wait::{await_some, await_true};
+
+const IPV4_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+const OPTION_159: u8 = 159;
+
+/// A lab whose router gives leases. The lab's own router has made way for it.
+#[derive(Debug)]
+pub(crate) struct DhcpLab {
+    pub(crate) router: Process,
+    pub(crate) lab: Lab,
+    arguments: Vec<String>,
+    directory: TempDir,
+}
+
+impl DhcpLab {
+    /// `pools` is the configuration; the lease file is in `leases/` of the directory.
+    #[track_caller]
+    pub(crate) fn up(pools: &str) -> Self {
+        let lab = Lab::with(&["--hosts", "0"]);
+        let directory = TempDir::new().expect("a directory for leases");
+        fs::create_dir(directory.path().join("leases")).expect("it is new");
+        fs::write(directory.path().join("dhcp.toml"), pools).expect("a file can be written");
+        let mut arguments = lab.arguments("router");
+        let at = arguments.iter().position(|word| word == "--shared").expect("the lab shares an address");
+        arguments.drain(at..at + 2);
+        for (option, file) in [("--dhcp", "dhcp.toml"), ("--lease-file", "leases/leases")] {
+            arguments.extend([option.to_owned(), directory.path().join(file).display().to_string()]);
+        }
+        lab.signal("router", Signal::SIGTERM);
+        await_true("the end of the lab's router", || lab.pid("router").is_none());
+        let router = start(&lab, &arguments);
+        Self { router, lab, arguments, directory }
+    }
+
+    pub(crate) fn lease_file(&self) -> PathBuf {
+        self.directory.path().join("leases/leases")
+    }
+
+    /// `kill -9`, and a new process.
+    #[track_caller]
+    pub(crate) fn kill_router(&mut self) {
+        self.router.signal(Signal::SIGKILL);
+        await_true("the end of the router", || !self.router.is_running());
+        self.router = start(&self.lab, &self.arguments);
+    }
+
+    /// `pearp leases --json`.
+    #[track_caller]
+    pub(crate) fn leases(&self) -> Vec<serde_json::Value> {
+        self.lab.pearp_json("router", &["leases"]).as_array().expect("a list").clone()
+    }
+}
+
+#[track_caller]
+fn start(lab: &Lab, arguments: &[String]) -> Process {
+    // A file that must not grow is an error, not the end: a test makes the disk full in this way.
+    let mut command = lab.command("router", "sh");
+    let router = Process::start(
+        command.args(["-c", "trap '' 25; exec \"$@\"", "sh"]).arg(&machine().pearp).args(arguments),
+    );
+    await_true("the router serves", || lab.serves("router"));
+    router
+}
+
+/// A client with a TAP of its own on the LAN's bridge.
+pub(crate) struct Client {
+    device: Device,
+    hardware: EthernetAddress,
+    xid: u32,
+}
+
+/// {address, option 159 as it came}.
+pub(crate) type Given = (Ipv4Addr, Option<Vec<u8>>);
+
+impl Client {
+    #[track_caller]
+    pub(crate) fn new(lab: &Lab, name: &str, hardware: EthernetAddress) -> Self {
+        let devices = format!("ip tuntap add mode tap {name} && ip link set {name} master lan up");
+        lab.exec("lan", &["sh", "-c", &devices]).ok();
+        let device = format!("{}:{name}", lab.netns("lan")).parse().expect("a name");
+        let device = Device::open(&device, Medium::Ethernet, OffloadMode::Off).expect("the TAP was made");
+        Self { device, hardware, xid: 0x7061 }
+    }
+
+    pub(crate) fn message(&self, kind: MessageType, listed: &[u8]) -> v4::Message {
+        let none = Ipv4Addr::UNSPECIFIED;
+        let hardware = self.hardware.as_bytes();
+        let mut message = v4::Message::new_with_id(self.xid, none, none, none, none, hardware);
+        let codes = listed.iter().copied().map(OptionCode::from).collect();
+        message.opts_mut().insert(DhcpOption::MessageType(kind));
+        message.opts_mut().insert(DhcpOption::ParameterRequestList(codes));
+        message
+    }
+
+    /// Sends from port 68 to port 67 of everybody.
+    pub(crate) fn send(&mut self, message: &v4::Message) {
+        let data = message.to_vec().expect("a message");
+        let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+        let len = UDP_HEADER + data.len();
+        let repr = Ipv4Repr {
+            src_addr: from,
+            dst_addr: to,
+            next_header: IpProtocol::Udp,
+            payload_len: len,
+            hop_limit: 64,
+        };
+        let mut bytes = vec![0; IPV4_HEADER + len];
+        let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
+        repr.emit(&mut packet, &ChecksumCapabilities::default());
+        let mut udp = UdpPacket::new_unchecked(packet.payload_mut());
+        udp.set_src_port(68);
+        udp.set_dst_port(67);
+        udp.set_len(len as u16);
+        udp.payload_mut().copy_from_slice(&data);
+        udp.fill_checksum(&IpAddress::Ipv4(from), &IpAddress::Ipv4(to));
+        let mut frame = Frame::from_packet(&bytes);
+        frame.push_ethernet_header(self.hardware, EthernetAddress::BROADCAST);
+        self.device.send(&frame, Instant::ZERO).expect("the TAP takes it");
+    }
+
+    /// The next answer that is there, if it is ours.
+    pub(crate) fn receive(&mut self) -> Option<v4::Message> {
+        let mut frame = Frame::buffer();
+        while self.device.receive(&mut frame, Instant::ZERO).is_ok() {
+            let ethernet = EthernetFrame::new_checked(frame.bytes()).ok()?;
+            if ethernet.ethertype() != EthernetProtocol::Ipv4 || ethernet.dst_addr() != self.hardware {
+                continue;
+            }
+            let Ok(packet) = Ipv4Packet::new_checked(ethernet.payload()) else { continue };
+            let Ok(udp) = UdpPacket::new_checked(packet.payload()) else { continue };
+            assert_eq!((udp.src_port(), udp.dst_port()), (67, 68));
+            assert_eq!(packet.src_addr().to_string(), ROUTER);
+            assert!(packet.verify_checksum());
+            assert!(udp.verify_checksum(&packet.src_addr().into(), &packet.dst_addr().into()));
+            let message = v4::Message::decode(&mut Decoder::new(udp.payload())).expect("a DHCP message");
+            assert_eq!(message.yiaddr(), packet.dst_addr());
+            return Some(message);
+        }
+        None
+    }
+
+    /// Asks until there is an answer of this kind.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, question: &v4::Message, kind: MessageType) -> v4::Message {
+        self.send(question);
+        await_some("an answer of the DHCP server", || {
+            self.receive().filter(|answer| answer.opts().has_msg_type(kind))
+        })
+    }
+
+    /// DISCOVER to ACK.
+    #[track_caller]
+    pub(crate) fn lease(&mut self, listed: &[u8]) -> Given {
+        self.xid += 1;
+        let offer = self.ask(&self.message(MessageType::Discover, listed), MessageType::Offer);
+        let given = Self::given(&offer);
+        let mut request = self.message(MessageType::Request, listed);
+        let server = ROUTER.parse().expect("an address");
+        request.opts_mut().insert(DhcpOption::ServerIdentifier(server));
+        request.opts_mut().insert(DhcpOption::RequestedIpAddress(given.0));
+        if let Some(data) = &given.1 {
+            let option = UnknownOption::new(OptionCode::from(OPTION_159), data.clone());
+            request.opts_mut().insert(DhcpOption::Unknown(option));
+        }
+        let ack = self.ask(&request, MessageType::Ack);
+        assert_eq!(Self::given(&ack), given);
+        given
+    }
+
+    pub(crate) fn given(message: &v4::Message) -> Given {
+        let set = match message.opts().get(OptionCode::from(OPTION_159)) {
+            Some(DhcpOption::Unknown(option)) => Some(option.data().to_vec()),
+            _ => None,
+        };
+        (message.yiaddr(), set)
+    }
+}
