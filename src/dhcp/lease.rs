@@ -68,12 +68,17 @@ impl Lease {
         (self.ip, self.set)
     }
 
-    /// Whether another client must not have the slot at `now`; `rest` is how long it rests after the end.
-    pub(super) fn holds_off_others(&self, rest: Duration, now: Instant) -> bool {
+    /// Until when another client must not have the slot; `rest` is how long it rests after the end.
+    pub(super) fn rest_end(&self, rest: Duration) -> Instant {
         match self.state {
-            LeaseState::Bound => now < self.until + rest,
-            LeaseState::Offered | LeaseState::Released | LeaseState::Quarantined => now < self.until,
+            LeaseState::Bound => self.until + rest,
+            LeaseState::Offered | LeaseState::Released | LeaseState::Quarantined => self.until,
         }
+    }
+
+    /// Whether another client must not have the slot at `now`.
+    pub(super) fn holds_off_others(&self, rest: Duration, now: Instant) -> bool {
+        now < self.rest_end(rest)
     }
 
     pub(super) fn is_live(&self, now: Instant) -> bool {

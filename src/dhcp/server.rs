@@ -241,6 +241,8 @@ impl Server {
     /// # Errors
     /// It is dropped: see [`Refused`].
     pub fn handle_message(&mut self, arrival: Arrival, message: &[u8], now: Instant) -> Result<(), Refused> {
+        // A lease that has ended is no longer one, whoever asks first.
+        self.handle_timeout(now);
         let request = Request::parse(message)?;
         // A relay forwards what others sent.
         if request.giaddr.is_none() && request.hardware != arrival.source {

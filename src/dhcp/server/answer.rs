@@ -27,7 +27,9 @@ impl Server {
         let mine = self.table.get(slot).filter(|lease| lease.client == request.client);
         if !mine.is_some_and(|lease| lease.is_live(now) && lease.state == LeaseState::Bound) {
             let mut lease = self.lease(context, slot);
-            (lease.state, lease.until) = (LeaseState::Offered, now + OFFER_TIME);
+            // PE-ARP rule 74: to offer a set to the client that had it does not end its rest.
+            let rests = self.table.get(slot).map_or(now, |lease| lease.rest_end(self.config.rest));
+            (lease.state, lease.until) = (LeaseState::Offered, rests.max(now + OFFER_TIME));
             self.table.insert(lease);
         }
         let mut reply = request.reply(MessageType::Offer, context.server);
@@ -127,7 +129,10 @@ impl Server {
         let offered: Vec<_> =
             offered.filter(|lease| lease.state == LeaseState::Offered).map(Lease::slot).collect();
         for slot in offered {
-            self.table.remove(slot);
+            // Not free at once: it may have been in its rest when it was offered.
+            if let Some(lease) = self.table.get(slot).cloned() {
+                self.table.insert(Lease { state: LeaseState::Released, ..lease });
+            }
             for offers in self.offers.values_mut() {
                 offers.remove(&slot);
             }

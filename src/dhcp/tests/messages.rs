@@ -138,7 +138,7 @@ fn an_offer_that_is_not_taken_is_withdrawn() {
     let slot = bench.answer(&ask(Discover, mac(1)), at(0)).slot();
     let other = DhcpOption::ServerIdentifier(Ipv4Addr::new(198, 51, 100, 7));
     bench.nothing(&ask(Request, mac(1)).requested(SHARED).set(slot.1).with(other), at(1));
-    assert_eq!(bench.state(slot), None);
+    assert_eq!(bench.state(slot), Some(LeaseState::Released));
 }
 
 /// §4.3.2 SELECTING what somebody else has meanwhile.
@@ -231,6 +231,27 @@ fn a_released_set_rests() {
     bench.restart(FILE, at(11));
     bench.nothing(&ask(Discover, mac(16)), at(249));
     assert_eq!(bench.lease(sharer(16), at(251)), slots[0]);
+}
+
+/// Its last client asks for it again, and then does not take it.
+#[test]
+fn an_offer_does_not_end_the_rest() {
+    let mut bench = Bench::new(FILE);
+    let slots: Vec<_> = (1..=15).map(|last| bench.lease(sharer(last), at(0))).collect();
+    let release = ask(Release, mac(1)).ciaddr(SHARED).set(slots[0].1).server();
+    for elsewhere in [false, true] {
+        let start = if elsewhere { 1000 } else { 0 };
+        bench.nothing(&release, at(start + 10));
+        assert_eq!(bench.answer(&ask(Discover, mac(1)), at(start + 20)).slot(), slots[0]);
+        if elsewhere {
+            let other = DhcpOption::ServerIdentifier(Ipv4Addr::new(198, 51, 100, 7));
+            bench
+                .nothing(&ask(Request, mac(1)).requested(SHARED).set(slots[0].1).with(other), at(start + 21));
+        }
+        bench.nothing(&ask(Discover, mac(16)), at(start + 249));
+        assert_eq!(bench.answer(&ask(Discover, mac(16)), at(start + 251)).slot(), slots[0]);
+        bench.lease(sharer(1), at(start + 400));
+    }
 }
 
 #[test]
