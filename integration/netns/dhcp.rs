@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::capture::Capture;
 use crate::support::dhcp::{Client, DhcpLab};
-use crate::support::lab::SHARED;
+use crate::support::lab::{INET, SHARED};
 use crate::support::process::{Process, run};
 use crate::support::requirements::machine;
 use crate::support::wait::{await_some, await_true};
@@ -117,6 +117,23 @@ fn dhclient_gets_a_whole_address_and_gives_it_back() {
     dhcp.lab.exec("legacy", &["ip", "address", "add", &address, "dev", "eth0"]).ok();
     run(dhcp.lab.command("legacy", "dhclient").args(["-4", "-r", "-v"]).args(files).arg("eth0")).ok();
     await_true("the release", || dhcp.leases()[0]["state"] == "released");
+}
+
+/// It probes the address by ARP before it takes it, and nobody may answer: nor may the router, as a proxy.
+#[test]
+fn dhcpcd_gets_a_whole_address_and_routes() {
+    let dhcp = DhcpLab::up(POOLS);
+    without_address(&dhcp);
+    // It remembers leases for the whole machine; the mounts end with the process.
+    let private = "mkdir -p /run/dhcpcd && for d in /var/lib/dhcpcd /run/dhcpcd; do mount -t tmpfs tmpfs $d; done && \
+                   exec dhcpcd -4 -1 -B -c /bin/true -f /dev/null eth0";
+    run(dhcp.lab.command("legacy", "sh").args(["-c", private])).ok();
+    let leases = dhcp.leases();
+    assert!(is_whole(&leases[0]), "{leases:?}");
+    let addresses = dhcp.lab.exec("legacy", &["ip", "-4", "address", "show", "dev", "eth0"]).ok();
+    assert!(addresses.contains(&format!("{}/24", leases[0]["address"].as_str().unwrap())), "{addresses}");
+    // With the route that it was told, it reaches the outside.
+    dhcp.lab.exec("legacy", &["ping", "-c", "1", "-W", "10", INET]).ok();
 }
 
 #[test]

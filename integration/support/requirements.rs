@@ -11,6 +11,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("busybox", "busybox"),
     ("curl", "curl"),
     ("dhclient", "isc-dhcp-client"),
+    ("dhcpcd", "dhcpcd-base"),
     ("ethtool", "ethtool"),
     ("flock", "util-linux"),
     ("ip", "iproute2"),
