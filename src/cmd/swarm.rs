@@ -95,7 +95,7 @@ pub(super) fn run(args: SwarmArgs) -> anyhow::Result<()> {
     let swarm = Swarm::new(config, clock.now())?;
     let service =
         SwarmService { swarm, name: args.name, offloads, ready_fd: args.serve.ready_fd, served_at: None };
-    EventLoop::new(service, vec![lan], control, clock)?.run()
+    EventLoop::new(service, vec![lan], control, clock, args.serve.io)?.run()
 }
 
 struct SwarmService {

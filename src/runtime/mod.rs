@@ -10,6 +10,6 @@ mod paths;
 pub use clock::{Clock, random_seed};
 pub use control::{Answer, ControlSocket, Request};
 pub use event_loop::{EventLoop, Service};
-pub use links::IoMode;
 pub use journal::Journal;
+pub use links::IoMode;
 pub use paths::control_path;
