@@ -5,11 +5,11 @@
 //! protocol scope and scheme.
 //!
 //! The *main group* of an address is what is expected of it: the sets of its configured scheme, else the whole address.
-//! Its slots are an array. Where nothing else is claimed of the address, a lookup loads, after one probe of a small
-//! map, the address, the slot and the hop of the binding, each from one cache line:
+//! Its slots are an array. Where nothing else is claimed of the address, a lookup loads the address, the slot and the
+//! hop of the binding, each a cache line:
 //!
 //! ```text
-//!   ip ──places──> addresses[place]: scheme, "alone" ──> main[PSID of the port] ──> hops[id]: MAC, state
+//!   addresses[ip] ──scheme, "alone"──> main[PSID of the port] ──> hops[id]: MAC, state
 //! ```
 //!
 //! Elsewhere it also looks once into each other group of scope 0 and of the packet's protocol, and compares: never more
@@ -19,7 +19,6 @@ use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
-use slab::Slab;
 use smoltcp::time::Instant;
 use smoltcp::wire::EthernetAddress;
 
@@ -62,9 +61,8 @@ struct Group {
     slots: FxHashMap<u16, BindingId>,
 }
 
-/// The bindings of one address, in one cache line.
+/// The bindings of one address. One cache line with its key in the map: a lookup mostly needs no more of it than that.
 #[derive(Debug)]
-#[repr(align(64))]
 struct Address {
     /// The form of the main group.
     form: Form,
@@ -98,9 +96,8 @@ pub(super) struct TableFull;
 /// The bindings of one link.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// Where each address is among `addresses`. By the bits of the address, as a word is hashed faster than bytes.
-    places: FxHashMap<u32, u32>,
-    addresses: Slab<Address>,
+    /// By the bits of the address: a word is hashed faster than bytes.
+    addresses: FxHashMap<u32, Address>,
     store: Store,
     /// How many learned bindings each host has.
     per_hardware: FxHashMap<EthernetAddress, u8>,
@@ -109,7 +106,7 @@ pub(super) struct Table {
     blocks: usize,
 }
 
-const _: () = assert!(size_of::<Address>() == 64 && MAX_BINDINGS_PER_HARDWARE <= u8::MAX as usize);
+const _: () = assert!(size_of::<(u32, Address)>() <= 64 && MAX_BINDINGS_PER_HARDWARE <= u8::MAX as usize);
 
 impl Table {
     pub(super) fn configure_scheme(&mut self, ip: Ipv4Addr, scheme: Scheme) {
@@ -151,8 +148,7 @@ impl Table {
     /// The bindings of one address that stand against a newcomer: not those of which there can be a flood, as they
     /// have answered a question.
     pub(super) fn standing(&mut self, ip: Ipv4Addr, now: Instant) -> Vec<BindingId> {
-        let place = self.place(ip);
-        let rest = place.and_then(|place| self.addresses.get_mut(place)?.rest.as_mut());
+        let rest = self.addresses.get_mut(&ip.to_bits()).and_then(|address| address.rest.as_mut());
         let Some(rest) = rest else { return Vec::new() };
         // What does not stand any more does not again: a binding that is confirmed is put in anew.
         rest.confirmed.retain(|id| self.store.get(*id).is_some_and(|binding| binding.stands(now)));
@@ -188,17 +184,13 @@ impl Table {
         self.per_hardware.get(&hardware).copied().unwrap_or(0).into()
     }
 
+    fn address(&self, ip: Ipv4Addr) -> Option<&Address> {
+        self.addresses.get(&ip.to_bits())
+    }
+
     /// Learned bindings of an address.
     fn learned(&self, ip: Ipv4Addr) -> usize {
         self.address(ip).map_or(0, |address| address.learned as usize)
-    }
-
-    fn place(&self, ip: Ipv4Addr) -> Option<usize> {
-        self.places.get(&ip.to_bits()).map(|place| *place as usize)
-    }
-
-    fn address(&self, ip: Ipv4Addr) -> Option<&Address> {
-        self.addresses.get(self.place(ip)?)
     }
 
     /// Whether a learned binding with these records is within the bounds. What replaces another learned binding takes
@@ -272,12 +264,8 @@ impl Table {
             || binding.disputed.is_some()
             || binding.challenged.is_some();
         let id = self.store.insert(binding);
-        let place = self.place(ip).unwrap_or_else(|| {
-            let place = self.addresses.insert(Address::new(self.scheme(ip)));
-            self.places.insert(ip.to_bits(), place as u32);
-            place
-        });
-        let address = &mut self.addresses[place];
+        let configured = self.schemes.get(&ip).copied();
+        let address = self.addresses.entry(ip.to_bits()).or_insert_with(|| Address::new(configured));
         let (Ok(at) | Err(at)) = address.position(hardware, &self.store);
         address.bindings.insert(at, id);
         address.learned += u32::from(learned);
@@ -295,8 +283,8 @@ impl Table {
 
     pub(super) fn remove(&mut self, id: BindingId) -> Option<Binding> {
         let (ip, hardware) = self.store.get(id).map(|binding| (binding.ip, binding.hardware))?;
-        let place = self.place(ip)?;
-        let at = self.addresses[place].position(hardware, &self.store);
+        let address = self.addresses.get_mut(&ip.to_bits());
+        let at = address.and_then(|address| Some((address.position(hardware, &self.store).ok()?, address)));
         let binding = self.store.remove(id)?;
         let learned = !binding.source.is_given();
         if learned && let Some(count) = self.per_hardware.get_mut(&hardware) {
@@ -306,22 +294,20 @@ impl Table {
             }
         }
         self.blocks -= blocks_of(&binding.records);
-        let address = &mut self.addresses[place];
-        if let Ok(at) = at {
+        if let Some((at, address)) = at {
             address.bindings.remove(at);
-        }
-        address.learned -= u32::from(learned);
-        if let Some(rest) = &mut address.rest
-            && let Ok(at) = rest.confirmed.binary_search(&id)
-        {
-            rest.confirmed.remove(at);
-        }
-        for held in &binding.records {
-            for_each_block(&held.record, |block| address.release(block, (binding.precedence(), id)));
-        }
-        if address.bindings.is_empty() {
-            self.addresses.remove(place);
-            self.places.remove(&ip.to_bits());
+            address.learned -= u32::from(learned);
+            if let Some(rest) = &mut address.rest
+                && let Ok(at) = rest.confirmed.binary_search(&id)
+            {
+                rest.confirmed.remove(at);
+            }
+            for held in &binding.records {
+                for_each_block(&held.record, |block| address.release(block, (binding.precedence(), id)));
+            }
+            if address.bindings.is_empty() {
+                self.addresses.remove(&ip.to_bits());
+            }
         }
         Some(binding)
     }
