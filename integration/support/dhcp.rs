@@ -8,10 +8,9 @@ use dhcproto::v4::{self, DhcpOption, MessageType, OptionCode, UnknownOption};
 use dhcproto::{Decodable, Decoder, Encodable};
 use nix::sys::signal::Signal;
 use pearp::link::{Device, Link, OffloadMode};
-use pearp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, Frame, Ipv4Packet, Medium};
-use smoltcp::phy::ChecksumCapabilities;
+use pearp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, Frame, Ipv4Packet, Medium, ipv4};
 use smoltcp::time::Instant;
-use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Repr, UdpPacket};
+use smoltcp::wire::UdpPacket;
 use tempfile::TempDir;
 
 use super::lab::{Lab, ROUTER};
@@ -19,8 +18,6 @@ use super::process::Process;
 use super::requirements::machine;
 use super::wait::{await_some, await_true};
 
-const IPV4_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
 const OPTION_159: u8 = 159;
 
 /// A lab whose router gives leases. The lab's own router has made way for it.
@@ -115,24 +112,7 @@ impl Client {
     /// Sends from port 68 to port 67 of everybody.
     pub(crate) fn send(&mut self, message: &v4::Message) {
         let data = message.to_vec().expect("a message");
-        let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
-        let len = UDP_HEADER + data.len();
-        let repr = Ipv4Repr {
-            src_addr: from,
-            dst_addr: to,
-            next_header: IpProtocol::Udp,
-            payload_len: len,
-            hop_limit: 64,
-        };
-        let mut bytes = vec![0; IPV4_HEADER + len];
-        let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
-        repr.emit(&mut packet, &ChecksumCapabilities::default());
-        let mut udp = UdpPacket::new_unchecked(packet.payload_mut());
-        udp.set_src_port(68);
-        udp.set_dst_port(67);
-        udp.set_len(len as u16);
-        udp.payload_mut().copy_from_slice(&data);
-        udp.fill_checksum(&IpAddress::Ipv4(from), &IpAddress::Ipv4(to));
+        let bytes = ipv4::udp((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67), &data);
         let mut frame = Frame::from_packet(&bytes);
         frame.push_ethernet_header(self.hardware, EthernetAddress::BROADCAST);
         self.device.send(&frame, Instant::ZERO).expect("the TAP takes it");

@@ -4,11 +4,9 @@
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, Icmpv4Message, Icmpv4Packet, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr,
-    TcpPacket, UdpPacket,
+    EthernetAddress, EthernetFrame, Icmpv4Message, Icmpv4Packet, IpAddress, IpProtocol, Ipv4Packet, TcpPacket,
 };
 
 use super::{
@@ -17,7 +15,7 @@ use super::{
 };
 use crate::ports::{PortSet, Scheme};
 use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, Packet, PeAddress, Record};
-use crate::wire::{Frame, pe_arp_frame};
+use crate::wire::{Frame, ipv4, pe_arp_frame};
 
 /// The router on the LAN.
 pub(super) const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -61,15 +59,7 @@ const fn mac(last: u8) -> EthernetAddress {
 
 /// An IPv4 packet of TTL 64.
 pub(super) fn ip(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let repr = Ipv4Repr {
-        src_addr: from,
-        dst_addr: to,
-        next_header: IpProtocol::from(protocol),
-        payload_len: payload.len(),
-        hop_limit: 64,
-    };
-    let mut bytes = vec![0; 20 + payload.len()];
-    repr.emit(&mut Ipv4Packet::new_unchecked(&mut bytes), &ChecksumCapabilities::default());
+    let mut bytes = ipv4::packet(from, to, IpProtocol::from(protocol), payload.len());
     bytes[20..].copy_from_slice(payload);
     // The emitter sets DF.
     change(bytes, |packet| packet.set_dont_frag(false))
@@ -86,14 +76,8 @@ pub(super) fn change(mut bytes: Vec<u8>, change: impl FnOnce(&mut Ipv4Packet<&mu
 pub(super) type Endpoint = (Ipv4Addr, u16);
 
 pub(super) fn udp(from: Endpoint, to: Endpoint, data: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; 8 + data.len()];
-    let mut packet = UdpPacket::new_unchecked(&mut bytes[..]);
-    packet.set_src_port(from.1);
-    packet.set_dst_port(to.1);
-    packet.set_len(8 + data.len() as u16);
-    packet.payload_mut().copy_from_slice(data);
-    packet.fill_checksum(&IpAddress::Ipv4(from.0), &IpAddress::Ipv4(to.0));
-    ip(from.0, to.0, 17, &bytes)
+    // The emitter sets DF.
+    change(ipv4::udp(from, to, data), |packet| packet.set_dont_frag(false))
 }
 
 /// A SYN.

@@ -3,14 +3,11 @@
 use core::net::Ipv4Addr;
 
 use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{
-    Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
-};
+use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Packet, UdpPacket};
 
 use crate::wire::icmp::is_error;
+use crate::wire::ipv4;
 
-/// TTL of what hosts send.
-const TTL: u8 = 64;
 /// Tells payloads of the simulation from others.
 const MAGIC: [u8; 8] = *b"PE-ARPno";
 /// Bytes of a payload: the magic, the number, the number again with all bits inverted.
@@ -54,27 +51,9 @@ fn number_of(payload: &[u8]) -> Option<Number> {
     (magic == MAGIC && rest[8..] == (!number).to_be_bytes()).then_some(number)
 }
 
-fn packet(from: Ipv4Addr, to: Ipv4Addr, protocol: IpProtocol, len: usize) -> Vec<u8> {
-    let header =
-        Ipv4Repr { src_addr: from, dst_addr: to, next_header: protocol, payload_len: len, hop_limit: TTL };
-    let mut bytes = vec![0; header.buffer_len() + len];
-    header.emit(&mut Ipv4Packet::new_unchecked(&mut bytes[..]), &ChecksumCapabilities::default());
-    bytes
-}
-
 /// A datagram.
 pub(super) fn udp(from: Endpoint, to: Endpoint, number: Number) -> Vec<u8> {
-    let mut bytes = packet(from.0, to.0, IpProtocol::Udp, TRANSPORT_HEADER + PAYLOAD);
-    let mut ip = Ipv4Packet::new_unchecked(&mut bytes[..]);
-    UdpRepr { src_port: from.1, dst_port: to.1 }.emit(
-        &mut UdpPacket::new_unchecked(ip.payload_mut()),
-        &IpAddress::Ipv4(from.0),
-        &IpAddress::Ipv4(to.0),
-        PAYLOAD,
-        |space| space.copy_from_slice(&payload(number)),
-        &ChecksumCapabilities::default(),
-    );
-    bytes
+    ipv4::udp(from, to, &payload(number))
 }
 
 /// An echo request.
@@ -82,7 +61,7 @@ pub(super) fn ping(from: Ipv4Addr, to: Ipv4Addr, identifier: u16, number: Number
     let data = payload(number);
     // The low bits, as `ping` counts.
     let request = Icmpv4Repr::EchoRequest { ident: identifier, seq_no: number as u16, data: &data };
-    let mut bytes = packet(from, to, IpProtocol::Icmp, request.buffer_len());
+    let mut bytes = ipv4::packet(from, to, IpProtocol::Icmp, request.buffer_len());
     let mut ip = Ipv4Packet::new_unchecked(&mut bytes[..]);
     request.emit(&mut Icmpv4Packet::new_unchecked(ip.payload_mut()), &ChecksumCapabilities::default());
     bytes
@@ -94,8 +73,7 @@ pub(super) fn seen(bytes: &[u8]) -> Option<Seen> {
     match ip.next_header() {
         IpProtocol::Udp => {
             let udp = UdpPacket::new_checked(ip.payload()).ok()?;
-            let intact =
-                udp.verify_checksum(&IpAddress::Ipv4(ip.src_addr()), &IpAddress::Ipv4(ip.dst_addr()));
+            let intact = udp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into());
             let number = number_of(udp.payload()).filter(|_| intact)?;
             let (from, to) = ((ip.src_addr(), udp.src_port()), (ip.dst_addr(), udp.dst_port()));
             Some(Seen::Datagram { number, from, to })
@@ -133,7 +111,7 @@ fn seen_in_error(icmp: &[u8]) -> Option<Seen> {
 pub(super) fn as_sent(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let mut ip = Ipv4Packet::new_unchecked(&mut bytes[..]);
-    ip.set_hop_limit(TTL);
+    ip.set_hop_limit(ipv4::TTL);
     ip.fill_checksum();
     bytes
 }
@@ -141,7 +119,7 @@ pub(super) fn as_sent(bytes: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{icmp, ipv4};
+    use crate::wire::icmp;
 
     const A: Endpoint = (Ipv4Addr::new(198, 51, 100, 2), 4096);
     const B: Endpoint = (Ipv4Addr::new(203, 0, 113, 80), 53);

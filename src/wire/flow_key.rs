@@ -151,22 +151,13 @@ mod tests {
     use super::*;
     use crate::wire::{icmp, ipv4};
     use proptest::prelude::*;
-    use smoltcp::phy::ChecksumCapabilities;
-    use smoltcp::wire::{IpProtocol, Ipv4Repr};
+    use smoltcp::wire::IpProtocol;
 
     const SHARED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
     const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 
     fn packet(from: Ipv4Addr, to: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
-        let repr = Ipv4Repr {
-            src_addr: from,
-            dst_addr: to,
-            next_header: protocol,
-            payload_len: payload.len(),
-            hop_limit: 64,
-        };
-        let mut bytes = vec![0; 20 + payload.len()];
-        repr.emit(&mut Ipv4Packet::new_unchecked(&mut bytes), &ChecksumCapabilities::default());
+        let mut bytes = ipv4::packet(from, to, protocol, payload.len());
         bytes[20..].copy_from_slice(payload);
         bytes
     }

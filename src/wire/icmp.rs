@@ -2,17 +2,15 @@
 
 use core::net::Ipv4Addr;
 
-use smoltcp::phy::ChecksumCapabilities;
-use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet, Ipv4Repr};
+use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, IpProtocol, Ipv4Packet};
+
+use super::ipv4;
 
 /// Bytes of an ICMP header.
 const ICMP_HEADER: usize = 8;
 
 /// The longest ICMP error, in bytes with its IP header (RFC 1812 §4.3.2.3).
 const MAX_ERROR: usize = 576;
-
-/// TTL of what a node originates (RFC 1700).
-const TTL: u8 = 64;
 
 /// The errors that nodes originate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,16 +109,8 @@ fn build(
     len: usize,
     write: impl FnOnce(&mut Icmpv4Packet<&mut [u8]>),
 ) -> Vec<u8> {
-    let header = Ipv4Repr {
-        src_addr: source,
-        dst_addr: to,
-        next_header: IpProtocol::Icmp,
-        payload_len: len,
-        hop_limit: TTL,
-    };
-    let mut bytes = vec![0; header.buffer_len() + len];
+    let mut bytes = ipv4::packet(source, to, IpProtocol::Icmp, len);
     let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
-    header.emit(&mut packet, &ChecksumCapabilities::default());
     let mut icmp = Icmpv4Packet::new_unchecked(packet.payload_mut());
     write(&mut icmp);
     icmp.fill_checksum();
@@ -130,7 +120,6 @@ fn build(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ipv4;
 
     const US: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
     const THEM: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);

@@ -2,9 +2,8 @@
 
 use core::net::Ipv4Addr;
 
-use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{EthernetAddress, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket};
+use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Packet, UdpPacket};
 
 use super::Router;
 use crate::dhcp::{Arrival, Destination, Event, Lease, Refused, Reply, Server};
@@ -15,8 +14,6 @@ use crate::wire::{Frame, ipv4};
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
-const IPV4_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
 /// The longest lifetime that a record can name, in seconds.
 const MAX_LIFETIME: u64 = 65_534;
 
@@ -146,41 +143,20 @@ impl Router {
     fn send_dhcp(&mut self, reply: &Reply, now: Instant) {
         let link = LinkId(reply.link);
         let Some(attached) = self.links.get(reply.link) else { return };
-        let (own, own_hardware) = (attached.address, attached.interface.neighbors.config().hardware);
+        let own_hardware = attached.interface.neighbors.config().hardware;
+        let from = (attached.address, SERVER_PORT);
         let (hardware, to) = match reply.destination {
             Destination::Relay(relay) => {
-                self.originate(&datagram(own, (relay, SERVER_PORT), &reply.message), now);
+                self.originate(&ipv4::udp(from, (relay, SERVER_PORT), &reply.message), now);
                 return;
             }
             Destination::Broadcast => (EthernetAddress::BROADCAST, Ipv4Addr::BROADCAST),
             Destination::Client(hardware, ip) => (hardware, ip),
         };
-        let mut frame = Frame::from_packet(&datagram(own, (to, CLIENT_PORT), &reply.message));
+        let mut frame = Frame::from_packet(&ipv4::udp(from, (to, CLIENT_PORT), &reply.message));
         frame.push_ethernet_header(own_hardware, hardware);
         self.counters.originated += 1;
         self.counters.count(Verdict::Forward(link));
         self.transmits.push_back((link, frame));
     }
-}
-
-/// A UDP packet from port 67.
-fn datagram(from: Ipv4Addr, (to, port): (Ipv4Addr, u16), data: &[u8]) -> Vec<u8> {
-    let len = UDP_HEADER + data.len();
-    let repr = Ipv4Repr {
-        src_addr: from,
-        dst_addr: to,
-        next_header: IpProtocol::Udp,
-        payload_len: len,
-        hop_limit: 64,
-    };
-    let mut bytes = vec![0; IPV4_HEADER + len];
-    let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
-    repr.emit(&mut packet, &ChecksumCapabilities::default());
-    let mut udp = UdpPacket::new_unchecked(packet.payload_mut());
-    udp.set_src_port(SERVER_PORT);
-    udp.set_dst_port(port);
-    udp.set_len(len as u16);
-    udp.payload_mut().copy_from_slice(data);
-    udp.fill_checksum(&IpAddress::Ipv4(from), &IpAddress::Ipv4(to));
-    bytes
 }
