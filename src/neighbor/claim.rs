@@ -44,19 +44,11 @@ impl OwnSet {
     /// The set as messages name it at `now`: with the time that is left (PE-ARP rule 24).
     pub(super) fn records_at(&self, now: Instant) -> Vec<Record> {
         let Some(until) = self.until else { return self.records.clone() };
-        // Nobody may think that it lasts longer than it does: whole seconds, rounded down, but a lease that still
-        // runs is not a withdrawn one.
-        let left = until.total_micros().saturating_sub(now.total_micros()) / MICROS_PER_SECOND;
-        let left = left.clamp(1, i64::from(MAX_LIFETIME));
-        let lifetime = Lifetime::Seconds(left as u16);
+        let left = if until > now { until - now } else { Duration::ZERO };
+        let lifetime = Lifetime::at_most(left);
         self.records.iter().map(|record| Record { lifetime, ..*record }).collect()
     }
 }
-
-/// The longest lifetime that a record can name, in seconds: 0xFFFF means that it is not known.
-const MAX_LIFETIME: u16 = u16::MAX - 1;
-
-const MICROS_PER_SECOND: i64 = 1_000_000;
 
 /// Where the own set stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +164,7 @@ impl OwnClaim {
             return None;
         }
         // PE-ARP rule 24: what is withdrawn is not claimed.
-        let claimed = || records.iter().filter(|record| record.lifetime != Lifetime::Withdrawn);
+        let claimed = || records.iter().filter(|record| !record.is_withdrawn());
         self.set.records.iter().find_map(|own| claimed().find_map(|other| meet(own, other)))
     }
 

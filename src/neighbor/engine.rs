@@ -23,7 +23,7 @@ use super::{
 };
 use crate::ports::Scheme;
 use crate::wire::Frame;
-use crate::wire::pe_arp::{Claim, Kind, Lifetime, Message, PeAddress, Record};
+use crate::wire::pe_arp::{Claim, Kind, Message, PeAddress, Record};
 
 /// The neighbors on one link.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Neighbors {
             // PE-ARP rule 31: what is configured precedes.
             return Ok(());
         }
-        if records.iter().any(|record| record.lifetime != Lifetime::Withdrawn) {
+        if records.iter().any(|record| !record.is_withdrawn()) {
             return self.insert_given(Source::Lease, ip, hardware, records, now);
         }
         if let Some(id) = earlier.filter(|_| source == Some(Source::Lease)) {
@@ -177,11 +177,7 @@ impl Neighbors {
         let binding = Binding {
             ip,
             hardware,
-            records: records
-                .iter()
-                .filter(|record| record.lifetime != Lifetime::Withdrawn)
-                .map(held)
-                .collect(),
+            records: records.iter().filter(|record| !record.is_withdrawn()).map(held).collect(),
             source,
             seniority: self.next_seniority(),
             state: State::Permanent,

@@ -286,7 +286,7 @@ fn merge(earlier: Option<BindingRef<'_>>, heard: &Heard<'_>, now: Instant) -> Ve
         })
     };
     let mut records: Vec<Held> = kept.iter().filter(|held| !replaced(&held.record)).copied().collect();
-    let stands = |record: &&Record| record.lifetime != Lifetime::Withdrawn;
-    records.extend(heard.records.iter().filter(stands).map(|record| Held::new(*record, now)));
+    let stand = heard.records.iter().filter(|record| !record.is_withdrawn());
+    records.extend(stand.map(|record| Held::new(*record, now)));
     records
 }

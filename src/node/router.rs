@@ -178,11 +178,21 @@ impl Router {
         records: &[Record],
         now: Instant,
     ) -> Result<(), Refused> {
-        let on_link = |attached: &&mut Attached| attached.pe && attached.prefix.contains_addr(&ip);
-        let attached = self.links.iter_mut().find(on_link).ok_or(Refused::OffLink)?;
-        let result = attached.interface.neighbors.grant(ip, hardware, records, now);
+        let result = self.bind(ip, hardware, records, now);
         self.drain(now);
         result
+    }
+
+    fn bind(
+        &mut self,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        records: &[Record],
+        now: Instant,
+    ) -> Result<(), Refused> {
+        let on_link = |attached: &&mut Attached| attached.pe && attached.prefix.contains_addr(&ip);
+        let attached = self.links.iter_mut().find(on_link).ok_or(Refused::OffLink)?;
+        attached.interface.neighbors.grant(ip, hardware, records, now)
     }
 
     fn receive(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {

@@ -2,11 +2,12 @@
 
 use core::net::Ipv4Addr;
 
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Packet, UdpPacket};
 
 use super::Router;
 use crate::dhcp::{Arrival, Destination, Event, Lease, Refused, Reply, Server};
+use crate::neighbor;
 use crate::node::{DropReason, LinkId, Verdict};
 use crate::ports::Psid;
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
@@ -14,8 +15,6 @@ use crate::wire::{Frame, ipv4};
 
 const SERVER_PORT: u16 = 67;
 const CLIENT_PORT: u16 = 68;
-/// The longest lifetime that a record can name, in seconds.
-const MAX_LIFETIME: u64 = 65_534;
 
 /// The server, and what it wants stored.
 #[derive(Debug)]
@@ -31,15 +30,6 @@ impl From<Refused> for DropReason {
             Refused::Network => Self::NoService,
             Refused::Limit => Self::DhcpLimit,
         }
-    }
-}
-
-/// A lifetime that does not end before the lease, which the server ends itself.
-fn lifetime(left: Duration) -> Lifetime {
-    let seconds = left.total_micros().div_ceil(1_000_000);
-    match u16::try_from(seconds) {
-        Ok(seconds) if (1..=MAX_LIFETIME).contains(&seconds.into()) => Lifetime::Seconds(seconds),
-        _ => Lifetime::Unknown,
     }
 }
 
@@ -118,9 +108,14 @@ impl Router {
                     let leased = dhcp.server.leased(ip, hardware, now);
                     // PE-ARP rule 4: who has a whole address answers plain ARP for it.
                     let shared = leased.filter(|(set, _)| *set != Psid::FULL);
-                    let record = |(set, left)| Record::new(Claim::Psid(set), lifetime(left));
+                    // The server ends the lease.
+                    let record = |(set, left)| Record::new(Claim::Psid(set), Lifetime::at_least(left));
                     let records: Vec<_> = shared.map(record).collect();
-                    self.bind(ip, hardware, &records, now);
+                    match self.bind(ip, hardware, &records, now) {
+                        // Behind a relay there is another router that delivers.
+                        Ok(()) | Err(neighbor::Refused::OffLink) => {}
+                        Err(error) => tracing::warn!(%ip, %hardware, %error, "a lease has no binding"),
+                    }
                 }
             }
         }
@@ -128,15 +123,6 @@ impl Router {
             && let Some(reply) = dhcp.server.poll_transmit()
         {
             self.send_dhcp(&reply, now);
-        }
-    }
-
-    fn bind(&mut self, ip: Ipv4Addr, hardware: EthernetAddress, records: &[Record], now: Instant) {
-        let on_link = |attached: &&mut super::Attached| attached.pe && attached.prefix.contains_addr(&ip);
-        // Behind a relay there is another router that delivers.
-        let Some(attached) = self.links.iter_mut().find(on_link) else { return };
-        if let Err(error) = attached.interface.neighbors.grant(ip, hardware, records, now) {
-            tracing::warn!(%ip, %hardware, %error, "a lease has no binding");
         }
     }
 

@@ -14,7 +14,7 @@ use crate::node::DropReason;
 use crate::node::ethernet::Arp;
 use crate::ports::{PortRange, PortSet, Psid};
 use crate::wire::Frame;
-use crate::wire::pe_arp::{Claim, Kind, Lifetime, Message, Record};
+use crate::wire::pe_arp::{Claim, Kind, Message, Record};
 
 /// Hosts of a swarm, by their place.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Swarm {
         }
         let mut some: Vec<_> = owner.into_iter().collect();
         let mut wide = false;
-        for record in records.iter().filter(|record| record.lifetime != Lifetime::Withdrawn) {
+        for record in records.iter().filter(|record| !record.is_withdrawn()) {
             match self.single_owner(ip, record.claim) {
                 Some(owner) => some.extend(owner),
                 None => {

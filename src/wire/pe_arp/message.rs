@@ -3,6 +3,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 
+use smoltcp::time::Duration;
 use smoltcp::wire::EthernetAddress;
 
 use super::packet::RecordError;
@@ -92,6 +93,25 @@ pub enum Lifetime {
 }
 
 impl Lifetime {
+    /// The longest that a record can name, in seconds.
+    const MAX_SECONDS: u16 = u16::MAX - 1;
+
+    /// What an owner says of what ends in `left` (PE-ARP rule 24): nobody may think that it lasts longer, but what still
+    /// runs is not withdrawn.
+    pub fn at_most(left: Duration) -> Self {
+        let seconds = u16::try_from(left.secs()).unwrap_or(u16::MAX);
+        Self::Seconds(seconds.clamp(1, Self::MAX_SECONDS))
+    }
+
+    /// What does not end before `left` is over: for whoever ends it then by himself.
+    pub fn at_least(left: Duration) -> Self {
+        let seconds = left.total_micros().div_ceil(Duration::from_secs(1).total_micros()).max(1);
+        match u16::try_from(seconds) {
+            Ok(seconds @ ..=Self::MAX_SECONDS) => Self::Seconds(seconds),
+            _ => Self::Unknown,
+        }
+    }
+
     fn from_wire(seconds: u16) -> Self {
         match seconds {
             0 => Self::Withdrawn,
@@ -151,6 +171,11 @@ impl Record {
     /// A record for every protocol.
     pub const fn new(claim: Claim, lifetime: Lifetime) -> Self {
         Self { claim, scope: 0, lifetime }
+    }
+
+    /// Whether the record takes back what it names (PE-ARP rule 24).
+    pub fn is_withdrawn(&self) -> bool {
+        self.lifetime == Lifetime::Withdrawn
     }
 
     /// Whether the record holds the port, or the portless protocol, that `address` names.
@@ -413,5 +438,22 @@ mod tests {
         }
         let range = Record::from_wire((KIND_RANGE, 6, [0, 1, 0, 9], 60)).unwrap();
         assert!(range.contains(6, Some(5)) && !range.contains(17, Some(5)));
+    }
+
+    #[test]
+    fn a_lifetime_is_never_a_withdrawal() {
+        let seconds = |seconds: f64| Duration::from_micros((seconds * 1e6) as u64);
+        for (left, at_most, at_least) in [
+            (0.0, Lifetime::Seconds(1), Lifetime::Seconds(1)),
+            (0.2, Lifetime::Seconds(1), Lifetime::Seconds(1)),
+            (7.0, Lifetime::Seconds(7), Lifetime::Seconds(7)),
+            (7.1, Lifetime::Seconds(7), Lifetime::Seconds(8)),
+            (65_534.0, Lifetime::Seconds(65_534), Lifetime::Seconds(65_534)),
+            (65_534.1, Lifetime::Seconds(65_534), Lifetime::Unknown),
+            (1e9, Lifetime::Seconds(65_534), Lifetime::Unknown),
+        ] {
+            assert_eq!(Lifetime::at_most(seconds(left)), at_most, "{left} s");
+            assert_eq!(Lifetime::at_least(seconds(left)), at_least, "{left} s");
+        }
     }
 }
