@@ -43,7 +43,7 @@ impl World<'_> {
         self.stations[node.0].up = true;
         let lease = match (self.lease_time(node), self.stations[node.0].set) {
             (Some(_), Some(set)) => {
-                let until = self.extend_lease(node, set).unwrap_or(self.now);
+                let until = self.extend_lease(node, set)?.unwrap_or(self.now);
                 if until <= self.now {
                     // It comes up when the server can be reached.
                     return Ok(());
@@ -58,7 +58,7 @@ impl World<'_> {
         started
             .map_err(|error| Violation::Start { node: self.checker.name(node), error: error.to_string() })?;
         for set in (0..self.scenario.sets.len()).map(SetId) {
-            self.tell(node, set)?;
+            self.tell(node, set, self.holders.0[set.0])?;
         }
         self.drain(node)
     }
@@ -232,13 +232,13 @@ impl World<'_> {
     fn assign(&mut self, node: NodeId, set: Option<SetId>) -> Result<(), Violation> {
         let before = core::mem::replace(&mut self.stations[node.0].set, set);
         if let Some(before) = before {
-            self.tell_all(before, node, None)?;
+            self.tell_all(before, node)?;
         }
         if let Some(set) = set {
             self.holders.0[set.0] = node;
             self.leases[set.0] = None;
             self.leaving[set.0] = false;
-            self.tell_all(set, node, Some(Lifetime::Unknown))?;
+            self.tell_all(set, node)?;
         }
         Ok(())
     }
@@ -258,14 +258,15 @@ impl World<'_> {
     }
 
     /// The server renews the lease of a set, where it can be reached and wants to; when the lease ends then.
-    fn extend_lease(&mut self, node: NodeId, set: SetId) -> Option<Instant> {
+    fn extend_lease(&mut self, node: NodeId, set: SetId) -> Result<Option<Instant>, Violation> {
         if let Some(time) = self.lease_time(node)
             && self.is_attached(node)
             && !self.leaving[set.0]
         {
             self.leases[set.0] = Some(self.now + time);
+            self.tell_all(set, node)?;
         }
-        self.leases[set.0]
+        Ok(self.leases[set.0])
     }
 
     pub(super) fn renew(&mut self, node: NodeId) -> Result<(), Violation> {
@@ -276,45 +277,34 @@ impl World<'_> {
         if station.running_host().is_none() {
             return self.start(node);
         }
-        let until = self.extend_lease(node, set);
+        let until = self.extend_lease(node, set)?;
         if until == Some(self.now + time) {
             let now = self.now;
             if let Some(host) = self.stations[node.0].running_host() {
                 host.renew(time, now);
             }
-            let lifetime = Lifetime::Seconds(time.secs() as u16);
-            self.tell_all(set, node, Some(lifetime))?;
         }
         self.drain(node)
     }
 
     // Authorities.
 
-    /// An authority that starts is told who has a set; it is told nothing of others.
-    fn tell(&mut self, authority: NodeId, set: SetId) -> Result<(), Violation> {
-        let holder = self.holders.0[set.0];
-        let lifetime = match self.leases[set.0] {
-            None => Some(Lifetime::Unknown),
-            Some(until) if until > self.now => Some(Lifetime::Seconds((until - self.now).secs() as u16)),
-            Some(_) => None,
-        };
-        self.grant(authority, set, holder, lifetime)
-    }
-
-    fn tell_all(&mut self, set: SetId, holder: NodeId, lifetime: Option<Lifetime>) -> Result<(), Violation> {
+    fn tell_all(&mut self, set: SetId, holder: NodeId) -> Result<(), Violation> {
         for node in (0..self.stations.len()).map(NodeId) {
-            self.grant(node, set, holder, lifetime)?;
+            self.tell(node, set, holder)?;
         }
         Ok(())
     }
 
-    fn grant(
-        &mut self,
-        authority: NodeId,
-        set: SetId,
-        holder: NodeId,
-        lifetime: Option<Lifetime>,
-    ) -> Result<(), Violation> {
+    /// An authority is told whether a host has a set, and for how long.
+    fn tell(&mut self, authority: NodeId, set: SetId, holder: NodeId) -> Result<(), Violation> {
+        let has = self.holders.0[set.0] == holder && self.stations[holder.0].set == Some(set);
+        let lifetime = match self.leases[set.0] {
+            _ if !has => None,
+            None => Some(Lifetime::Unknown),
+            Some(until) if until > self.now => Some(Lifetime::at_least(until - self.now)),
+            Some(_) => None,
+        };
         let spec = &self.scenario.sets[set.0];
         let PortSet::Psid(psid) = &spec.ports else { return Ok(()) };
         let segment = self.scenario.segment_of(spec.address);
