@@ -13,7 +13,7 @@ use smoltcp::wire::EthernetAddress;
 use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, OpenError};
 use crate::node::Counters;
 use crate::runtime::{Clock, ControlSocket, IoMode, control_path};
-use crate::wire::{Medium, pe_arp};
+use crate::wire::{Medium, is_station, pe_arp};
 
 /// Options of every node process.
 #[derive(Debug, Args)]
@@ -82,7 +82,7 @@ pub(super) fn parse_hardware(text: &str) -> Result<EthernetAddress, String> {
     let address: EthernetAddress = text.parse().map_err(|()| {
         format!("`{text}` is not a link-layer address: write six bytes as 02:00:00:00:02:01")
     })?;
-    if !address.is_unicast() || address.0 == [0; 6] {
+    if !is_station(address) {
         return Err(format!("`{text}` is not the address of one host: the first byte must be even"));
     }
     Ok(address)

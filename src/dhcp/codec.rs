@@ -14,6 +14,7 @@ use smoltcp::time::Duration;
 use smoltcp::wire::EthernetAddress;
 
 use crate::ports::Psid;
+use crate::wire::is_station;
 
 /// The port set of a shared address (RFC 7618 §9).
 pub(super) const OPTION_PORT_PARAMS: u8 = 159;
@@ -150,7 +151,7 @@ impl Request {
             return Err(Invalid::Hardware);
         }
         let hardware = EthernetAddress::from_bytes(view.chaddr());
-        if !hardware.is_unicast() || hardware.0 == [0; 6] {
+        if !is_station(hardware) {
             return Err(Invalid::Hardware);
         }
         let header = v4::Message::decode(&mut Decoder::new(fixed)).map_err(|_| Invalid::Format)?;

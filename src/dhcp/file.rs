@@ -8,9 +8,10 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 use toml::Spanned;
 
 use super::codec::ClientId;
-use super::pool::{Pool, PoolKind, Reservation, Who, first_psid};
+use super::pool::{Pool, PoolKind, Reservation, Who};
 use super::server::{Config, ServerLink};
 use crate::ports::{Psid, Scheme};
+use crate::wire::is_station;
 
 /// Leases that there can be at a time: the memory that a server needs is bounded by its configuration.
 const MAX_SLOTS: u64 = 1 << 18;
@@ -177,7 +178,7 @@ impl Config {
         let [offset, length] = *scheme.get_ref();
         let valid = Scheme::new(offset, length)
             .map_err(|error| source.error(scheme, "shared.scheme", error.to_string()))?;
-        if first_psid(valid).is_none() {
+        if valid.first_user_psid().is_none() {
             let message = "every set has ports below 1024, which belong to nobody: write [0, 4] or [6, 6]";
             return Err(source.error(scheme, "shared.scheme", message));
         }
@@ -243,7 +244,7 @@ impl Config {
             }
             (None, Some(text)) => {
                 let parsed: Option<EthernetAddress> = text.get_ref().parse().ok();
-                let valid = parsed.filter(|address| address.is_unicast() && address.0 != [0; 6]);
+                let valid = parsed.filter(|address| is_station(*address));
                 let message = "write the address of one host, as 02:00:00:00:02:01";
                 let error = || source.error(text, "reservation.link_address", message);
                 Who::Hardware(valid.ok_or_else(error)?)
@@ -261,7 +262,7 @@ impl Config {
             (None, Some(port), Some(scheme)) => {
                 let set = Psid::single(*port.get_ref());
                 let given = scheme.covers(set.value())
-                    && first_psid(scheme).is_some_and(|first| scheme.psid_of(set.value()) >= first);
+                    && scheme.first_user_psid().is_some_and(|first| scheme.psid_of(set.value()) >= first);
                 if given || set.value() == 0 {
                     let message = "is in a set that the pool gives, or 0: reserve that set, or another port";
                     return Err(source.error(port, "reservation.port", message));

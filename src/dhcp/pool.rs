@@ -8,9 +8,6 @@ use super::codec::ClientId;
 use super::lease::Slot;
 use crate::ports::{Psid, Scheme};
 
-/// PE-ARP rule 71: ports below go to nobody unless a reservation says so.
-const FIRST_PORT: u16 = 1024;
-
 /// What a pool gives of its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolKind {
@@ -35,20 +32,6 @@ pub struct Pool {
     pub kind: PoolKind,
 }
 
-/// The first PSID of a scheme whose ports are all at or above 1024; `None` where no PSID is so.
-pub(super) fn first_psid(scheme: Scheme) -> Option<u16> {
-    let usable = |value: u16| Psid::new(scheme, value).is_ok_and(|set| set.first() >= FIRST_PORT);
-    if scheme.offset() > 0 {
-        // All of them begin in the first block with A = 1.
-        return usable(0).then_some(0);
-    }
-    // PSIDs are ascending blocks.
-    let last = scheme.sets() - 1;
-    let block = 0x1_0000 >> scheme.length();
-    let value = u32::from(FIRST_PORT).div_ceil(block);
-    u16::try_from(value).ok().filter(|_| value <= last)
-}
-
 impl Pool {
     /// The addresses.
     pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> + use<> {
@@ -63,7 +46,7 @@ impl Pool {
     fn sets_per_address(&self) -> u32 {
         match self.kind {
             PoolKind::Shared(scheme) => {
-                first_psid(scheme).map_or(0, |first| scheme.sets() - u32::from(first))
+                scheme.first_user_psid().map_or(0, |first| scheme.sets() - u32::from(first))
             }
             PoolKind::Whole => 1,
         }
@@ -81,7 +64,7 @@ impl Pool {
         let ip = Ipv4Addr::from(u32::from(self.first) + u32::try_from(index.checked_div(sets)?).ok()?);
         let set = match self.kind {
             PoolKind::Shared(scheme) => {
-                let value = u64::from(first_psid(scheme)?) + index % sets;
+                let value = u64::from(scheme.first_user_psid()?) + index % sets;
                 Psid::new(scheme, u16::try_from(value).ok()?).ok()?
             }
             PoolKind::Whole => Psid::FULL,
@@ -94,7 +77,8 @@ impl Pool {
         self.has_address(ip)
             && match self.kind {
                 PoolKind::Shared(scheme) => {
-                    set.scheme() == scheme && first_psid(scheme).is_some_and(|first| set.value() >= first)
+                    set.scheme() == scheme
+                        && scheme.first_user_psid().is_some_and(|first| set.value() >= first)
                 }
                 PoolKind::Whole => set == Psid::FULL,
             }
@@ -138,17 +122,6 @@ mod tests {
         let network = Ipv4Cidr::new(Ipv4Addr::new(192, 0, 2, 0), 24);
         let at = |last| Ipv4Addr::new(192, 0, 2, last);
         Pool { network, router: at(1), first: at(10), last: at(11), kind }
-    }
-
-    #[test]
-    fn no_set_has_a_system_port() {
-        for (text, first) in
-            [("0,4", Some(1)), ("0,6", Some(1)), ("0,8", Some(4)), ("6,6", Some(0)), ("0,0", None)]
-                .into_iter()
-                .chain([("7,4", None), ("0,16", Some(1024)), ("6,10", Some(0))])
-        {
-            assert_eq!(first_psid(text.parse().unwrap()), first, "{text}");
-        }
     }
 
     #[test]

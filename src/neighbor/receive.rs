@@ -13,6 +13,7 @@ use super::questions::Block;
 use super::{GAP_TIME, GAP_TIME_MAX, SOLICIT_WINDOW};
 use crate::ports::PortRange;
 use crate::wire::icmp::is_host;
+use crate::wire::is_station;
 use crate::wire::pe_arp::{Claim, Kind, Lifetime, Message, PeAddress, Record};
 
 /// What a plain ARP message says: the sender owns all of the address.
@@ -109,7 +110,7 @@ impl Neighbors {
         if source == self.config.hardware {
             return Err(Refused::OwnEcho);
         }
-        if source != sender || !source.is_unicast() || source.0 == [0; 6] || sender == self.config.hardware {
+        if source != sender || !is_station(source) || sender == self.config.hardware {
             return Err(Refused::SenderMismatch);
         }
         Ok(())

@@ -290,11 +290,6 @@ impl Counters {
     }
 }
 
-/// Whether one host can have this link-layer address.
-pub(super) fn is_station(address: EthernetAddress) -> bool {
-    address.is_unicast() && address.0 != [0; 6]
-}
-
 /// Whether a frame with this destination concerns a node with link-layer address `own`.
 pub(super) fn is_for(destination: EthernetAddress, own: EthernetAddress) -> bool {
     destination == own || destination.is_broadcast() || destination.is_multicast()

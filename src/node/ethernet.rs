@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use smoltcp::time::Instant;
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol};
 
-use super::counters::{Counters, is_for, is_station};
+use super::counters::{Counters, is_for};
 use super::{DropReason, LinkId, Verdict};
 use crate::neighbor::{Event, Neighbors, Output, Refused, Target};
 use crate::wire::pe_arp::{self, Message};
 use crate::wire::{
-    ETHERNET_HEADER, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Segments, icmp, pe_arp_frame, plain_arp,
+    ETHERNET_HEADER, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Segments, icmp, is_station, pe_arp_frame,
+    plain_arp,
 };
 
 /// Where an IPv4 header has the protocol.

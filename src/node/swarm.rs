@@ -27,8 +27,6 @@ use crate::wire::{Frame, Medium};
 
 /// The most hosts of one swarm.
 pub const MAX_SWARM_HOSTS: usize = 16_384;
-/// Ports below this one belong to nobody (PE-ARP rule 71).
-const FIRST_PORT: u16 = 1024;
 /// Hosts that begin to probe at the same time: no more than the queue of a device takes.
 const START_BATCH: usize = 80;
 /// Between two such batches: 8000 hosts per second, and their announcements as many.
@@ -145,9 +143,9 @@ impl Swarm {
         if config.hosts == 0 || config.hosts > MAX_SWARM_HOSTS {
             return Err(SwarmError::Hosts(config.hosts));
         }
-        let fits = |psid: &u16| Psid::new(config.scheme, *psid).is_ok_and(|psid| psid.first() >= FIRST_PORT);
-        let all = (config.scheme.sets() - 1) as u16;
-        let psids: Vec<u16> = (0..=all).filter(fits).collect();
+        let last = (config.scheme.sets() - 1) as u16;
+        let psids: Vec<u16> =
+            config.scheme.first_user_psid().into_iter().flat_map(|first| first..=last).collect();
         let room = psids.len() * config.addresses.len();
         if config.skip.saturating_add(config.hosts) > room {
             return Err(SwarmError::Room { room, taken: config.skip });

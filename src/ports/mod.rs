@@ -14,3 +14,6 @@ pub use bitmap::PortBitmap;
 pub use psid::{Psid, PsidError, Scheme};
 pub use range::{ParseRangeError, PortRange};
 pub use set::{ParseSetError, PortSet};
+
+/// Ports below are system ports (RFC 6335 §6): nobody is given them with a set (PE-ARP rule 71).
+pub const FIRST_USER_PORT: u16 = 1024;

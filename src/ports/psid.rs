@@ -10,7 +10,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-use super::PortRange;
+use super::{FIRST_USER_PORT, PortRange};
 
 /// The sharing scheme of an address: offset length `a` and PSID length `k`, equal for all its sharers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +54,19 @@ impl Scheme {
     /// Whether `port` belongs to any PSID: not where `a > 0` and A is zero.
     pub const fn covers(self, port: u16) -> bool {
         self.offset == 0 || (port as u32) >> (16 - self.offset) != 0
+    }
+
+    /// The first PSID without a system port (PE-ARP rule 71); those after it have none either. `None` where each has one.
+    pub fn first_user_psid(self) -> Option<u16> {
+        let usable = |value: u16| Psid::new(self, value).is_ok_and(|set| set.first() >= FIRST_USER_PORT);
+        if self.offset > 0 {
+            // All of them begin in the first block with A = 1.
+            return usable(0).then_some(0);
+        }
+        // PSIDs are ascending blocks.
+        let block = 0x1_0000 >> self.length;
+        let value = u32::from(FIRST_USER_PORT).div_ceil(block);
+        u16::try_from(value).ok().filter(|_| value < self.sets())
     }
 
     /// The PSID bits of `port`, whether or not the scheme covers it.
@@ -302,6 +315,24 @@ mod tests {
             let scheme = Scheme::new(a, k).unwrap();
             (0..scheme.sets()).prop_map(move |value| Psid::new(scheme, value as u16).unwrap())
         })
+    }
+
+    #[test]
+    fn no_set_has_a_system_port() {
+        for (text, first) in
+            [("0,4", Some(1)), ("0,6", Some(1)), ("0,8", Some(4)), ("6,6", Some(0)), ("0,0", None)]
+                .into_iter()
+                .chain([("7,4", None), ("0,16", Some(1024)), ("6,10", Some(0))])
+        {
+            assert_eq!(text.parse::<Scheme>().unwrap().first_user_psid(), first, "{text}");
+        }
+        for scheme in (0..=15).flat_map(|a| (0..=16 - a).map(move |k| Scheme::new(a, k).unwrap())) {
+            let given = scheme.first_user_psid().map_or(scheme.sets(), u32::from)..scheme.sets();
+            for value in 0..scheme.sets() {
+                let set = Psid::new(scheme, value as u16).unwrap();
+                assert_eq!(given.contains(&value), set.first() >= FIRST_USER_PORT, "{set}");
+            }
+        }
     }
 
     #[test]

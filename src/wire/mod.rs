@@ -29,6 +29,11 @@ pub const TCP: u8 = 6;
 /// The IP protocol number of UDP.
 pub const UDP: u8 = 17;
 
+/// Whether one host can have this link-layer address: neither a group's nor all zeros.
+pub fn is_station(address: EthernetAddress) -> bool {
+    address.is_unicast() && address.0 != [0; 6]
+}
+
 /// Encodes a plain ARP message for an Ethernet frame from `source` to `destination`, padded to 60 bytes.
 pub fn plain_arp(source: EthernetAddress, destination: EthernetAddress, message: &ArpRepr) -> Frame {
     let mut frame = Frame::ethernet(source, destination, EthernetProtocol::Arp, message.buffer_len());

@@ -6,6 +6,7 @@ use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
 use super::*;
 use crate::node::support::*;
+use crate::ports::FIRST_USER_PORT;
 use crate::wire::pe_arp::{DEFAULT_PRO, Message, PeAddress, Record};
 use crate::wire::{pe_arp, pe_arp_frame};
 
@@ -100,7 +101,7 @@ fn every_host_probes_then_announces_its_own_set() {
     assert_eq!(bench.node.hosts().len(), 4032);
     let ports: BTreeSet<_> = bench.node.hosts().flat_map(|one| one.host.set().ranges()).collect();
     assert_eq!(ports.len(), 4032, "no two have the same");
-    assert!(ports.first().unwrap().first() >= FIRST_PORT);
+    assert!(ports.first().unwrap().first() >= FIRST_USER_PORT);
 }
 
 /// Rules 1 and 7.
