@@ -9,6 +9,7 @@
 //!
 //! | Module | What it holds |
 //! |---|---|
+//! | [`config`] | TOML files: what is wrong with a value, and in which line |
 //! | [`ports`] | port ranges, PSIDs, port sets, the source-port allocator |
 //! | [`wire`] | bytes ⇄ meaning: PE-ARP, the frame buffer with its offload header, segmentation, flow keys, ICMP |
 //! | [`neighbor`] | engine: the port-aware ARP table of one link, its questions, the own set |
@@ -42,6 +43,7 @@
 //! panics, blocks, or grows memory past a named bound.
 
 pub mod cmd;
+pub mod config;
 pub mod dhcp;
 pub mod forward;
 pub mod link;

@@ -4,12 +4,13 @@ use core::net::Ipv4Addr;
 
 use serde::Deserialize;
 use smoltcp::time::Duration;
-use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
+use smoltcp::wire::EthernetAddress;
 use toml::Spanned;
 
 use super::codec::ClientId;
 use super::pool::{Pool, PoolKind, Reservation, Who};
 use super::server::{Config, ServerLink};
+use crate::config::{FileError, Source};
 use crate::ports::{Psid, Scheme};
 use crate::wire::is_station;
 
@@ -22,24 +23,6 @@ const MAX_DOMAIN: usize = 253;
 /// Times, in seconds: from a minute to a year, and up to a day.
 const LEASE_TIMES: core::ops::RangeInclusive<u64> = 60..=31_536_000;
 const REST_TIMES: core::ops::RangeInclusive<u64> = 0..=86_400;
-
-/// What is wrong with a file, and where.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// Not TOML, an unknown field, or a value of another type.
-    #[error("{0}")]
-    Toml(Box<toml::de::Error>),
-    /// A value that makes no sense.
-    #[error("line {line}: {field}: {message}")]
-    Value {
-        /// The line, from 1.
-        line: usize,
-        /// The field.
-        field: &'static str,
-        /// What is wrong with it, or what to write.
-        message: String,
-    },
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,30 +59,19 @@ struct FileReservation {
     port: Option<Spanned<u16>>,
 }
 
-/// The text, for the line of a value.
-#[derive(Clone, Copy)]
-struct Source<'a>(&'a str);
-
-impl Source<'_> {
-    fn error<T>(self, value: &Spanned<T>, field: &'static str, message: impl Into<String>) -> FileError {
-        let before = self.0.get(..value.span().start).unwrap_or_default();
-        FileError::Value { line: 1 + before.matches('\n').count(), field, message: message.into() }
+fn time(
+    source: Source<'_>,
+    value: Option<&Spanned<u64>>,
+    field: &'static str,
+    range: core::ops::RangeInclusive<u64>,
+    default: u64,
+) -> Result<Duration, FileError> {
+    let Some(value) = value else { return Ok(Duration::from_secs(default)) };
+    if !range.contains(value.get_ref()) {
+        let message = format!("write seconds, from {} to {}", range.start(), range.end());
+        return Err(source.error(value, field, message));
     }
-
-    fn time(
-        self,
-        value: Option<&Spanned<u64>>,
-        field: &'static str,
-        range: core::ops::RangeInclusive<u64>,
-        default: u64,
-    ) -> Result<Duration, FileError> {
-        let Some(value) = value else { return Ok(Duration::from_secs(default)) };
-        if !range.contains(value.get_ref()) {
-            let message = format!("write seconds, from {} to {}", range.start(), range.end());
-            return Err(self.error(value, field, message));
-        }
-        Ok(Duration::from_secs(*value.get_ref()))
-    }
+    Ok(Duration::from_secs(*value.get_ref()))
 }
 
 fn range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
@@ -108,26 +80,21 @@ fn range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
     (first <= last).then_some((first, last))
 }
 
-fn prefix(text: &str) -> Option<Ipv4Cidr> {
-    let prefix: Ipv4Cidr = text.parse().ok()?;
-    (text.contains('/') && prefix.prefix_len() <= 30 && prefix.network() == prefix).then_some(prefix)
-}
-
 impl Config {
     /// Reads a configuration for a server on these links.
     ///
     /// # Errors
     /// See [`FileError`].
     pub fn parse(text: &str, links: Vec<ServerLink>, seed: u64) -> Result<Self, FileError> {
-        let file: File = toml::from_str(text).map_err(|error| FileError::Toml(Box::new(error)))?;
         let source = Source(text);
+        let file: File = source.parse()?;
         let mut config = Self {
             links,
             pools: Vec::new(),
             reservations: Vec::new(),
-            lease: source.time(file.lease.as_ref(), "lease", LEASE_TIMES, 3600)?,
-            rest: source.time(file.rest.as_ref(), "rest", REST_TIMES, 240)?,
-            quarantine: source.time(file.quarantine.as_ref(), "quarantine", REST_TIMES, 3600)?,
+            lease: time(source, file.lease.as_ref(), "lease", LEASE_TIMES, 3600)?,
+            rest: time(source, file.rest.as_ref(), "rest", REST_TIMES, 240)?,
+            quarantine: time(source, file.quarantine.as_ref(), "quarantine", REST_TIMES, 3600)?,
             dns: Vec::new(),
             domain: None,
             seed,
@@ -195,11 +162,7 @@ impl Config {
             .ok_or_else(|| wrong("write ADDRESS or FIRST-LAST, as 198.51.100.2-198.51.100.9"))?;
         let link = self.links.iter().find(|link| link.address.contains_addr(&first));
         let (prefix, default) = match (&pool.network, link) {
-            (Some(text), _) => {
-                let parsed = prefix(text.get_ref());
-                let message = "write a prefix of up to 30 bits, as 198.51.100.0/24";
-                (parsed.ok_or_else(|| source.error(text, network, message))?, None)
-            }
+            (Some(text), _) => (source.prefix(text, text.get_ref(), network)?, None),
             (None, Some(link)) => (link.address.network(), Some(link.address.address())),
             (None, None) => {
                 return Err(wrong("is on no --lan: for a network behind a relay, write `network` too"));

@@ -21,7 +21,6 @@ mod server;
 mod tests;
 
 pub use codec::{ClientId, Invalid};
-pub use file::FileError;
 pub use lease::{Lease, LeaseState};
 pub use pool::{Pool, PoolKind, Reservation, Who};
 pub use server::{Arrival, Config, Destination, Event, Refused, Reply, Server, ServerLink};

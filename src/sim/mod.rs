@@ -37,7 +37,7 @@ pub use checker::Violation;
 pub use report::Report;
 pub use scenario::{
     Action, Chaos, Fault, Faults, Flow, HostSpec, NodeId, NodeKind, NodeSpec, Party, RouterSpec, Scenario,
-    ScenarioError, SegmentId, SegmentSpec, Service, SetId, SetSpec, Wiring,
+    SegmentId, SegmentSpec, Service, SetId, SetSpec, Wiring,
 };
 
 /// Plays `scenario` with the random choices of `seed`; `capture` also records every frame, as a pcap file.

@@ -247,24 +247,6 @@ pub struct Scenario {
     pub flows: Vec<Flow>,
 }
 
-/// Why a file is no scenario.
-#[derive(Debug, thiserror::Error)]
-pub enum ScenarioError {
-    /// Not TOML, or a field that is unknown, missing or of another type; the message has line and field.
-    #[error("{}", .0.to_string().trim_end())]
-    Toml(Box<toml::de::Error>),
-    /// A value that does not fit.
-    #[error("line {line}: {field}: {message}")]
-    Value {
-        /// Where it is, from 1.
-        line: usize,
-        /// The field, with its table.
-        field: &'static str,
-        /// What is wrong, and what would be right.
-        message: String,
-    },
-}
-
 impl Scenario {
     /// The names of all nodes, in the order of [`NodeId`].
     pub fn names(&self) -> Vec<&str> {

@@ -1,9 +1,9 @@
 //! A scenario as a TOML file, and what makes it a sound one.
 
 mod nodes;
-mod source;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
@@ -12,11 +12,12 @@ use serde::Deserialize;
 use smoltcp::time::Duration;
 use toml::Spanned;
 
-use self::source::Source;
+use self::values::{read_faults, seconds, time};
 use super::{
-    Action, Chaos, Fault, Faults, Flow, NodeId, NodeKind, Party, Scenario, ScenarioError, SegmentId,
-    SegmentSpec, Service, Wiring,
+    Action, Chaos, Fault, Faults, Flow, NodeId, NodeKind, Party, Scenario, SegmentId, SegmentSpec, Service,
+    Wiring,
 };
+use crate::config::{FileError, Source};
 use crate::node::Role;
 
 #[derive(Deserialize)]
@@ -144,14 +145,14 @@ impl Scenario {
     /// Reads a scenario. Without a `[[segment]]` there are `lan` with a router, and `outside` with `inet`.
     ///
     /// # Errors
-    /// See [`ScenarioError`].
-    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        let mut file: File = toml::from_str(text).map_err(|error| ScenarioError::Toml(Box::new(error)))?;
+    /// See [`FileError`].
+    pub fn parse(text: &str) -> Result<Self, FileError> {
         let source = Source(text);
+        let mut file: File = source.parse()?;
         let mut scenario = Self {
             about: core::mem::take(&mut file.about),
-            duration: source.time(&file.duration, "duration")?,
-            settle: source.time(&file.settle, "settle")?,
+            duration: time(source, &file.duration, "duration")?,
+            settle: time(source, &file.settle, "settle")?,
             segments: Vec::new(),
             shared: Vec::new(),
             nodes: Vec::new(),
@@ -160,7 +161,7 @@ impl Scenario {
             chaos: None,
             flows: Vec::new(),
         };
-        let faults = source.faults(&file.faults)?;
+        let faults = read_faults(source, &file.faults)?;
         if file.segment.is_empty() {
             scenario.segments = default_segments(file.wiring, faults);
         }
@@ -186,7 +187,7 @@ impl Scenario {
         segment: &FileSegment,
         wiring: Wiring,
         faults: Faults,
-    ) -> Result<(), ScenarioError> {
+    ) -> Result<(), FileError> {
         let name = segment.name.get_ref();
         if self.segments.iter().any(|other| other.name == *name) {
             return Err(source.error(&segment.name, "segment.name", "another segment has this name"));
@@ -206,13 +207,13 @@ impl Scenario {
                 FileRole::Outside => Role::Outside,
             },
             wiring: segment.wiring.unwrap_or(wiring),
-            faults: segment.faults.as_ref().map_or(Ok(faults), |own| source.faults(own))?,
+            faults: segment.faults.as_ref().map_or(Ok(faults), |own| read_faults(source, own))?,
         });
         Ok(())
     }
 
-    fn add_event(&mut self, source: Source<'_>, event: &FileEvent) -> Result<(), ScenarioError> {
-        let at = source.time(&event.at, "event.at")?;
+    fn add_event(&mut self, source: Source<'_>, event: &FileEvent) -> Result<(), FileError> {
+        let at = time(source, &event.at, "event.at")?;
         if at >= self.duration {
             return Err(source.error(&event.at, "event.at", "is not before the end of `duration`"));
         }
@@ -255,8 +256,8 @@ impl Scenario {
             }
     }
 
-    fn read_chaos(&self, source: Source<'_>, chaos: &FileChaos) -> Result<Chaos, ScenarioError> {
-        let every = source.time(&chaos.every, "chaos.every")?;
+    fn read_chaos(&self, source: Source<'_>, chaos: &FileChaos) -> Result<Chaos, FileError> {
+        let every = time(source, &chaos.every, "chaos.every")?;
         if every < Duration::from_millis(100) {
             return Err(source.error(&chaos.every, "chaos.every", "write at least 0.1"));
         }
@@ -265,7 +266,7 @@ impl Scenario {
             let message = "write the shortest and the longest in seconds, up to 3600";
             return Err(source.error(&chaos.outage, "chaos.outage", message));
         }
-        let outage = (source::seconds(shortest), source::seconds(longest));
+        let outage = (seconds(shortest), seconds(longest));
         let actions = chaos.actions.get_ref().clone();
         if actions.is_empty() || actions.iter().any(|action| matches!(action, Action::Restart | Action::Heal))
         {
@@ -280,9 +281,9 @@ impl Scenario {
         Ok(Chaos { every, outage, actions, nodes })
     }
 
-    fn add_flow(&mut self, source: Source<'_>, flow: &FileFlow) -> Result<(), ScenarioError> {
+    fn add_flow(&mut self, source: Source<'_>, flow: &FileFlow) -> Result<(), FileError> {
         let from = self.party(source, &flow.from, "flow.from")?;
-        let every = source.time(&flow.every, "flow.every")?;
+        let every = time(source, &flow.every, "flow.every")?;
         if every < Duration::from_millis(1) {
             return Err(source.error(&flow.every, "flow.every", "write at least a millisecond, 0.001"));
         }
@@ -334,7 +335,7 @@ impl Scenario {
         source: Source<'_>,
         name: &Spanned<String>,
         field: &'static str,
-    ) -> Result<Party, ScenarioError> {
+    ) -> Result<Party, FileError> {
         let node = self.node(source, name, field)?;
         match self.host(node) {
             None => Ok(Party::Node(node)),
@@ -352,7 +353,7 @@ impl Scenario {
         source: Source<'_>,
         name: &Spanned<String>,
         field: &'static str,
-    ) -> Result<NodeId, ScenarioError> {
+    ) -> Result<NodeId, FileError> {
         let names = self.names();
         let index = names.iter().position(|other| other == name.get_ref());
         index.map(NodeId).ok_or_else(|| {
@@ -365,7 +366,7 @@ impl Scenario {
         source: Source<'_>,
         name: &Spanned<String>,
         field: &'static str,
-    ) -> Result<SegmentId, ScenarioError> {
+    ) -> Result<SegmentId, FileError> {
         let index = self.segments.iter().position(|segment| segment.name == *name.get_ref());
         index.map(SegmentId).ok_or_else(|| {
             let names: Vec<_> = self.segments.iter().map(|segment| segment.name.as_str()).collect();

@@ -5,8 +5,9 @@ use core::net::Ipv4Addr;
 use smoltcp::wire::Ipv4Cidr;
 use toml::Spanned;
 
-use super::source::Source;
-use super::{File, FileHost, FileLegacy, FileRouter, FileShared, NodeId, NodeKind, Scenario, ScenarioError};
+use super::values::time;
+use super::{File, FileHost, FileLegacy, FileRouter, FileShared, NodeId, NodeKind, Scenario};
+use crate::config::{FileError, Source};
 use crate::node::{Role, Route};
 use crate::ports::{PortSet, Psid, Scheme};
 use crate::sim::scenario::{HostSpec, NodeSpec, RouterSpec, SegmentId, SetId, SetSpec};
@@ -24,7 +25,7 @@ const INET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 const MAX_NODES: usize = 250;
 
 impl Scenario {
-    pub(super) fn add_nodes(&mut self, source: Source<'_>, file: &File) -> Result<(), ScenarioError> {
+    pub(super) fn add_nodes(&mut self, source: Source<'_>, file: &File) -> Result<(), FileError> {
         if file.segment.is_empty() {
             if file.router.is_empty() {
                 let links = vec![(SegmentId(0), LAN_GATEWAY), (SegmentId(1), OUTSIDE_GATEWAY)];
@@ -49,7 +50,7 @@ impl Scenario {
         Ok(())
     }
 
-    fn add_router(&mut self, source: Source<'_>, router: &FileRouter) -> Result<(), ScenarioError> {
+    fn add_router(&mut self, source: Source<'_>, router: &FileRouter) -> Result<(), FileError> {
         let name = self.new_name(source, &router.name, "router.name")?;
         let mut links = Vec::new();
         for (segment, address) in &router.links {
@@ -74,7 +75,7 @@ impl Scenario {
         Ok(())
     }
 
-    fn add_shared(&mut self, source: Source<'_>, shared: &FileShared) -> Result<(), ScenarioError> {
+    fn add_shared(&mut self, source: Source<'_>, shared: &FileShared) -> Result<(), FileError> {
         let address = self.new_address(source, &shared.address, "shared.address")?;
         self.lan(source, &shared.address, address, "shared.address")?;
         let [offset, length] = *shared.scheme.get_ref();
@@ -84,9 +85,9 @@ impl Scenario {
         Ok(())
     }
 
-    fn add_host(&mut self, source: Source<'_>, host: &FileHost) -> Result<(), ScenarioError> {
+    fn add_host(&mut self, source: Source<'_>, host: &FileHost) -> Result<(), FileError> {
         let name = self.new_name(source, &host.name, "host.name")?;
-        let lease = host.lease.as_ref().map(|lease| source.time(lease, "host.lease")).transpose()?;
+        let lease = host.lease.as_ref().map(|lease| time(source, lease, "host.lease")).transpose()?;
         let node = NodeId(self.nodes.len());
         let owned = self.host_set(source, host)?;
         let segment = match (&host.segment, &owned) {
@@ -132,7 +133,7 @@ impl Scenario {
         &self,
         source: Source<'_>,
         host: &FileHost,
-    ) -> Result<Option<(Ipv4Addr, PortSet)>, ScenarioError> {
+    ) -> Result<Option<(Ipv4Addr, PortSet)>, FileError> {
         match (&host.address, &host.psid, self.shared.first()) {
             (None, None, _) => Ok(None),
             (Some(address), None, _) => {
@@ -155,7 +156,7 @@ impl Scenario {
         }
     }
 
-    fn add_legacy(&mut self, source: Source<'_>, legacy: &FileLegacy) -> Result<(), ScenarioError> {
+    fn add_legacy(&mut self, source: Source<'_>, legacy: &FileLegacy) -> Result<(), FileError> {
         let name = self.new_name(source, &legacy.name, "legacy.name")?;
         let address = self.new_address(source, &legacy.address, "legacy.address")?;
         let segment = self.segment_of(address).ok_or_else(|| {
@@ -171,7 +172,7 @@ impl Scenario {
         source: Source<'_>,
         name: &Spanned<String>,
         field: &'static str,
-    ) -> Result<String, ScenarioError> {
+    ) -> Result<String, FileError> {
         if self.names().contains(&name.get_ref().as_str()) {
             return Err(source.error(name, field, "another node has this name"));
         }
@@ -188,7 +189,7 @@ impl Scenario {
         value: &Spanned<T>,
         segment: SegmentId,
         field: &'static str,
-    ) -> Result<Ipv4Addr, ScenarioError> {
+    ) -> Result<Ipv4Addr, FileError> {
         let on_segment = |node: &NodeSpec| match &node.kind {
             NodeKind::Router(router) => {
                 router.links.iter().find(|(id, _)| *id == segment).map(|(_, address)| *address)
@@ -209,7 +210,7 @@ impl Scenario {
         value: &Spanned<T>,
         ip: Ipv4Addr,
         field: &'static str,
-    ) -> Result<SegmentId, ScenarioError> {
+    ) -> Result<SegmentId, FileError> {
         let lan = self.segment_of(ip).filter(|id| self.segments[id.0].role == Role::Lan);
         lan.ok_or_else(|| source.error(value, field, format!("{ip} is on no segment of role `lan`")))
     }
@@ -220,7 +221,7 @@ impl Scenario {
         source: Source<'_>,
         address: &Spanned<Ipv4Addr>,
         field: &'static str,
-    ) -> Result<Ipv4Addr, ScenarioError> {
+    ) -> Result<Ipv4Addr, FileError> {
         let ip = *address.get_ref();
         let Some(segment) = self.segment_of(ip) else {
             return Err(source.error(address, field, format!("{ip} is on no segment")));
