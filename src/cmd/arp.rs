@@ -2,21 +2,19 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::Ipv4Addr;
 
 use anyhow::Context;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::output::{is_false, print_json, print_table, ranges, shown_ports};
 use super::serve::shown;
 use super::{Node, client};
 use crate::neighbor::Entry;
 use crate::runtime::Request;
 use crate::wire::pe_arp::Claim;
-
-/// Ranges listed of one claim. A PSID can stand for 32,767; `psid` names it whole.
-const MAX_RANGES: usize = 1024;
 
 const EXAMPLES: &str = "Examples:
   ip netns exec lab-router pearp arp -n
@@ -57,11 +55,6 @@ pub(super) struct Line {
     age_s: Option<f64>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
 /// The table as JSON.
 pub(super) fn table(entries: Vec<(String, Entry)>) -> serde_json::Value {
     let lines: Vec<_> = entries.into_iter().map(|(link, entry)| line(link, &entry)).collect();
@@ -74,18 +67,16 @@ fn line(link: String, entry: &Entry) -> Line {
         number => protocol_name(number),
     };
     let mut psid = None;
-    let mut ports_truncated = false;
-    let ports = match entry.claim {
-        Claim::Range(range) => vec![(range.first(), range.last())],
+    let (ports, ports_truncated) = match entry.claim {
+        Claim::Range(range) => (vec![(range.first(), range.last())], false),
         Claim::Psid(claimed) => {
             psid = Some(claimed.to_string());
-            ports_truncated = claimed.ranges().nth(MAX_RANGES).is_some();
-            claimed.ranges().take(MAX_RANGES).map(|range| (range.first(), range.last())).collect()
+            ranges(claimed)
         }
-        Claim::Full => Vec::new(),
+        Claim::Full => Default::default(),
         Claim::Portless(number) => {
             protocol = protocol_name(number);
-            Vec::new()
+            Default::default()
         }
     };
     Line {
@@ -115,53 +106,24 @@ pub(super) fn run(args: &ArpArgs) -> anyhow::Result<()> {
     let (value, _) = client::ask(&args.node, &Request::Arp)?;
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &value)?;
-        writeln!(out)?;
-        return Ok(());
+        return Ok(print_json(&mut out, &value)?);
     }
     let lines: Vec<Line> = serde_json::from_value(value).context("the node is of another version")?;
     let names = if args.numeric { HashMap::new() } else { hosts() };
     let head = ["Address", "Ports", "Proto", "HWaddress", "State", "Source", "Age", "Link"];
-    let rows: Vec<[String; 8]> = lines
-        .iter()
-        .map(|line| {
-            [
-                names.get(&line.address).cloned().unwrap_or_else(|| line.address.to_string()),
-                shown_ports(line),
-                line.protocol.clone(),
-                line.link_address.clone().unwrap_or_else(|| "(incomplete)".to_owned()),
-                line.state.clone(),
-                line.source.clone(),
-                line.age_s.map_or_else(|| "-".to_owned(), |age| format!("{age:.0}s")),
-                line.link.clone(),
-            ]
-        })
-        .collect();
-    let widths: Vec<usize> = (0..head.len())
-        .map(|at| rows.iter().map(|row| row[at].len()).chain([head[at].len()]).max().unwrap_or(0))
-        .collect();
-    let mut write = |row: &[&str]| {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())
-    };
-    write(&head)?;
-    for row in &rows {
-        write(&row.each_ref().map(String::as_str))?;
-    }
-    Ok(())
-}
-
-fn shown_ports(line: &Line) -> String {
-    match &line.ports[..] {
-        [] => "all".to_owned(),
-        [(first, last)] if first == last => first.to_string(),
-        [(first, last)] => format!("{first}-{last}"),
-        [(first, last), ..] => {
-            let psid = line.psid.as_deref().unwrap_or("?");
-            let more = if line.ports_truncated { "many" } else { &(line.ports.len() - 1).to_string() };
-            format!("psid {psid}: {first}-{last} and {more} more")
-        }
-    }
+    let rows = lines.into_iter().map(|line| {
+        [
+            names.get(&line.address).cloned().unwrap_or_else(|| line.address.to_string()),
+            shown_ports(&line.ports, line.psid.as_deref(), line.ports_truncated),
+            line.protocol,
+            line.link_address.unwrap_or_else(|| "(incomplete)".to_owned()),
+            line.state,
+            line.source,
+            line.age_s.map_or_else(|| "-".to_owned(), |age| format!("{age:.0}s")),
+            line.link,
+        ]
+    });
+    Ok(print_table(&mut out, head, rows)?)
 }
 
 /// Names from /etc/hosts. The resolver would block for seconds in a network without one.

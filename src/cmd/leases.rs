@@ -1,6 +1,6 @@
 //! `pearp leases`: what a router's DHCP server gave.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::Ipv4Addr;
 
 use anyhow::Context;
@@ -9,14 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smoltcp::time::Instant;
 
+use super::output::{is_false, print_json, print_table, ranges, shown_ports};
 use super::serve::shown;
 use super::{Node, client};
 use crate::dhcp::{Lease, LeaseState};
 use crate::ports::Psid;
 use crate::runtime::Request;
-
-/// Ranges listed of one set; `psid` names it whole.
-const MAX_RANGES: usize = 1024;
 
 const EXAMPLES: &str = "Examples:
   ip netns exec lab-router pearp leases
@@ -39,6 +37,9 @@ struct Line {
     address: Ipv4Addr,
     /// Empty where the address is whole.
     ports: Vec<(u16, u16)>,
+    /// More ranges than are listed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    ports_truncated: bool,
     /// `a,k,psid` where it is shared.
     psid: Option<String>,
     client: String,
@@ -63,10 +64,11 @@ pub(super) fn summary<'a>(leases: impl Iterator<Item = &'a Lease> + Clone, now: 
 
 fn line(lease: &Lease, now: Instant) -> Line {
     let shared = Some(lease.set).filter(|set| *set != Psid::FULL);
-    let ranges = shared.into_iter().flat_map(Psid::ranges).take(MAX_RANGES);
+    let (ports, ports_truncated) = shared.map(ranges).unwrap_or_default();
     Line {
         address: lease.ip,
-        ports: ranges.map(|range| (range.first(), range.last())).collect(),
+        ports,
+        ports_truncated,
         psid: shared.map(|set| set.to_string()),
         client: lease.client.to_string(),
         link_address: shown(lease.hardware),
@@ -80,31 +82,15 @@ pub(super) fn run(args: &LeasesArgs) -> anyhow::Result<()> {
     let (value, _) = client::ask(&args.node, &Request::Leases)?;
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &value)?;
-        writeln!(out)?;
-        return Ok(());
+        return Ok(print_json(&mut out, &value)?);
     }
     let lines: Vec<Line> = serde_json::from_value(value).context("the node is of another version")?;
-    let head = ["Address", "Ports", "HWaddress", "State", "Left", "Name", "Client"].map(str::to_owned);
+    let head = ["Address", "Ports", "HWaddress", "State", "Left", "Name", "Client"];
     let rows = lines.into_iter().map(|line| {
-        let ports = match (&line.ports[..], &line.psid) {
-            ([(first, last)], _) if first == last => first.to_string(),
-            ([(first, last)], _) => format!("{first}-{last}"),
-            ([(first, last), more @ ..], Some(psid)) => {
-                format!("psid {psid}: {first}-{last} and {} more", more.len())
-            }
-            _ => "all".to_owned(),
-        };
+        let ports = shown_ports(&line.ports, line.psid.as_deref(), line.ports_truncated);
         let name = line.host_name.unwrap_or_else(|| "-".to_owned());
         let left = format!("{}s", line.left_s);
         [line.address.to_string(), ports, line.link_address, line.state, left, name, line.client]
     });
-    let rows: Vec<_> = [head].into_iter().chain(rows).collect();
-    let width = |at: usize| rows.iter().map(|row| row[at].len()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
-    for row in &rows {
-        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
-    Ok(())
+    Ok(print_table(&mut out, head, rows)?)
 }

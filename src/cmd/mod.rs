@@ -5,6 +5,7 @@ mod client;
 mod host;
 mod leases;
 mod nc;
+mod output;
 mod psid;
 mod router;
 mod serve;

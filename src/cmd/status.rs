@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 use serde_json::Value;
 
+use super::output::print_json;
 use super::{Node, client};
 use crate::runtime::Request;
 
@@ -29,8 +30,7 @@ pub(super) fn run(args: &StatusArgs) -> anyhow::Result<()> {
     let (value, _) = client::ask(&args.node, &Request::Status)?;
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &value)?;
-        writeln!(out)?;
+        print_json(&mut out, &value)?;
     } else {
         print(&mut out, &value, 0)?;
     }
