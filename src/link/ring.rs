@@ -1,8 +1,9 @@
 //! Many reads and writes of devices in one system call, by io_uring.
 //!
 //! With RWF_NOWAIT every request is over when the call returns (O_NONBLOCK alone would leave a read with the kernel
-//! until a frame comes): nothing stays there between calls. That keeps buffers in safe hands, and a device that a killed process held is free at once; multishot reads
-//! and registered files would be taken down some time after the end of the process.
+//! until a frame comes): nothing stays there between calls. That keeps buffers in safe hands, and a device that a
+//! killed process held is free at once; multishot reads and registered files would be taken down some time after the
+//! end of the process.
 
 #![allow(
     unsafe_code,

@@ -344,7 +344,10 @@ impl Address {
     }
 
     fn main_holder(&self, protocol: u8, port: Option<u16>) -> Option<BindingId> {
-        let slot = self.form.slot_of(protocol, port)?;
+        self.in_slot(self.form.slot_of(protocol, port)?)
+    }
+
+    fn in_slot(&self, slot: u16) -> Option<BindingId> {
         self.main.get(usize::from(slot)).copied().filter(|id| *id != EMPTY)
     }
 
@@ -355,7 +358,7 @@ impl Address {
 
     fn holder(&self, block: Block) -> Option<BindingId> {
         if self.is_main(block) {
-            return self.main.get(usize::from(block.slot)).copied().filter(|id| *id != EMPTY);
+            return self.in_slot(block.slot);
         }
         let groups = self.rest.as_ref()?.scopes.get(&block.scope)?;
         groups.iter().find(|group| group.form == block.form)?.slots.get(&block.slot).copied()

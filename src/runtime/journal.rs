@@ -28,7 +28,7 @@ const HEADER: &str = "pearp leases 1\n";
 const CHECKSUM: usize = 9;
 /// Outdated lines before the file is written anew, beside as many as there are leases.
 const SPARE_LINES: usize = 1024;
-/// Between two log lines about a file that cannot be written, in seconds.
+/// Between two log lines about a file that cannot be written.
 const COMPLAIN_AGAIN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 
 /// One line.
