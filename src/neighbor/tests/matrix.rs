@@ -29,16 +29,16 @@ use super::*;
 const PORT: u16 = 5000;
 
 /// What is known before the event.
-struct Row {
+pub(super) struct Row {
     /// How it is described, as in the tables.
-    name: &'static str,
-    enter: fn(&mut Rig),
+    pub(super) name: &'static str,
+    pub(super) enter: fn(&mut Rig),
     /// What A was asked for last, by whatever question: protocol and port.
-    asked: (u8, u16),
-    /// When the next thing happens by itself; where nothing does, a long time.
-    timer: u64,
-    /// When the last thing that silence leads to has happened.
-    silence: u64,
+    pub(super) asked: (u8, u16),
+    /// When the next thing happens by itself; where nothing does, a long time; in seconds.
+    pub(super) timer: u64,
+    /// When the last thing that silence leads to has happened; in seconds.
+    pub(super) silence: u64,
 }
 
 const fn row(name: &'static str, enter: fn(&mut Rig), timer: u64, silence: u64) -> Row {
@@ -117,7 +117,7 @@ fn enter(row: &Row) -> Rig {
     rig
 }
 
-type Happen = fn(&mut Rig, &Row) -> Result<(), Refused>;
+pub(super) type Happen = fn(&mut Rig, &Row) -> Result<(), Refused>;
 
 const EVENTS: [(&str, Happen); 34] = [
     ("packet", |rig, _| packet_for_port(rig)),
@@ -472,17 +472,30 @@ pub(super) fn check(
     assert!(wrong.is_empty(), "{} of {} cells:\n{}", wrong.len(), expected.len(), wrong.join("\n"));
 }
 
+/// Runs [`check`] with the effects on packets for `port`, where A is asked for `first`.
+pub(super) fn run(
+    tables: &[&str],
+    rows: &[Row],
+    events: &[(&str, Happen)],
+    (port, first): (u16, u16),
+    describe: fn(Rig) -> String,
+) {
+    for row in rows {
+        assert_eq!(describe(enter(row)), row.name);
+    }
+    let names: Vec<_> = rows.iter().map(|row| row.name).collect();
+    let columns: Vec<_> = events.iter().map(|(name, _)| *name).collect();
+    check(tables, &names, &columns, |row, event| {
+        let row = &rows[row];
+        let mut rig = enter(row);
+        let result = events[event].1(&mut rig, row);
+        let effects = effects(&mut rig, port, first);
+        cell(row.name, &describe(rig), effects, result)
+    });
+}
+
 /// Rules 14 to 34, 36 to 45 and 51 to 54.
 #[test]
 fn every_event_in_every_state() {
-    for row in &ROWS {
-        assert_eq!(describe(enter(row)), row.name);
-    }
-    check(&TABLES, &ROWS.map(|row| row.name), &EVENTS.map(|(name, _)| name), |row, event| {
-        let row = &ROWS[row];
-        let mut rig = enter(row);
-        let result = EVENTS[event].1(&mut rig, row);
-        let effects = effects(&mut rig, PORT, 4096);
-        cell(row.name, &describe(rig), effects, result)
-    });
+    run(&TABLES, &ROWS, &EVENTS, (PORT, 4096), describe);
 }

@@ -7,18 +7,8 @@
 //!   arp!A          plain reply to A
 //! ```
 
-use super::matrix::{cell, check, effects, letter, short};
+use super::matrix::{Happen, Row, letter, run, short};
 use super::*;
-
-struct Row {
-    /// How it is described, as in the table.
-    name: &'static str,
-    enter: fn(&mut Rig),
-    /// The port that A was asked for last.
-    asked: (u8, u16),
-    timer: u64,
-    silence: u64,
-}
 
 const fn row(name: &'static str, enter: fn(&mut Rig), timer: u64, silence: u64) -> Row {
     Row { name, enter, asked: (TCP, 80), timer, silence }
@@ -75,14 +65,6 @@ fn told_probe(rig: &mut Rig) {
     rig.wait(DELAY_FIRST_PROBE_TIME);
 }
 
-fn enter(row: &Row) -> Rig {
-    let mut rig = Rig::new(router());
-    (row.enter)(&mut rig);
-    rig.sent.clear();
-    rig.events.clear();
-    rig
-}
-
 fn plain_reply_of(host: EthernetAddress) -> ArpRepr {
     plain(ArpOperation::Reply, (host, OTHER), (ROUTER_MAC, ROUTER))
 }
@@ -108,8 +90,6 @@ fn whole(host: EthernetAddress) -> Message {
 fn part(host: EthernetAddress) -> Message {
     announce(host, OTHER, &[psid("0,4,0")])
 }
-
-type Happen = fn(&mut Rig, &Row) -> Result<(), Refused>;
 
 const EVENTS: [(&str, Happen); 18] = [
     ("packet", |rig, _| match rig.next_hop(tcp(OTHER, 80)) {
@@ -229,14 +209,5 @@ fn describe(mut rig: Rig) -> String {
 /// Rules 20, 25 to 27, 31, 34, 40 and 53.
 #[test]
 fn every_event_in_every_state() {
-    for row in &ROWS {
-        assert_eq!(describe(enter(row)), row.name);
-    }
-    check(&TABLES, &ROWS.map(|row| row.name), &EVENTS.map(|(name, _)| name), |row, event| {
-        let row = &ROWS[row];
-        let mut rig = enter(row);
-        let result = EVENTS[event].1(&mut rig, row);
-        let effects = effects(&mut rig, 80, 0);
-        cell(row.name, &describe(rig), effects, result)
-    });
+    run(&TABLES, &ROWS, &EVENTS, (80, 0), describe);
 }
