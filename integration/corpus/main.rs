@@ -29,6 +29,11 @@ fn flow_key() {
 }
 
 #[test]
+fn dhcp() {
+    replay("dhcp", fuzzed::dhcp);
+}
+
+#[test]
 fn offload() {
     replay("offload", fuzzed::offload);
 }

@@ -4,6 +4,8 @@
 //! decoded from the bytes: addresses and ports come from small pools, so that messages meet the state that earlier
 //! ones made, and PE-ARP messages are built field by field, valid or nearly so.
 
+mod dhcp;
+
 use std::net::Ipv4Addr;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -341,6 +343,11 @@ pub fn swarm(data: &[u8]) {
     let Ok(mut swarm) = Swarm::new(config, now) else { return };
     advance(&mut swarm, &mut now, 250);
     run(&mut swarm, data, &mut now, |_, _, _, _| {});
+}
+
+/// A DHCP server under a sequence of messages, restarts, disks that fail, and time.
+pub fn dhcp(data: &[u8]) {
+    dhcp::run(data);
 }
 
 /// Routers under a sequence of steps: one that learns, and one that is told.
