@@ -21,7 +21,7 @@ lab_dir=        # run_dir/labs/NAME, the record
 nodes=()        # node names in the order of `status`
 namespaces=()   # every namespace that the lab makes, the bridges' included
 declare -A netns_of=() address_of=() mac_of=() ports_of=()
-lab_hosts='' lab_swarm=0 lab_psid='' lab_offload=''
+lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu=''
 
 # ---------------------------------------------------------------------------------------------------- messages
 
@@ -75,7 +75,7 @@ find_pearp() { # [again]
 # ------------------------------------------------------------------------------------------------- the record
 
 # run_dir/labs/NAME/
-#   config       hosts=, swarm=, psid= and offload= as `up` was told
+#   config       hosts=, swarm=, psid=, offload= and mtu= as `up` was told
 #   unfinished   there while `up` is at work, or if it was killed
 #   namespaces   one name per line: what `down` deletes, and nothing else
 #   nodes        one node per line: node, namespace, address, link address, port ranges
@@ -96,7 +96,7 @@ has_process() { [[ $1 == router || $1 == swarm || $1 =~ ^h[0-9]+$ ]]; }
 read_record() {
     local key value node netns address mac ports
     nodes=() namespaces=() netns_of=() address_of=() mac_of=() ports_of=()
-    lab_hosts='' lab_swarm=0 lab_psid='' lab_offload=''
+    lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu=''
     # `nodes` is the last file that `up` writes: without it nothing has been made yet.
     [[ -f $lab_dir/nodes ]] || return 0
     while IFS='=' read -r key value; do
@@ -105,6 +105,7 @@ read_record() {
         swarm) lab_swarm=$value ;;
         psid) lab_psid=$value ;;
         offload) lab_offload=$value ;;
+        mtu) lab_mtu=$value ;;
         esac
     done <"$lab_dir/config"
     mapfile -t namespaces <"$lab_dir/namespaces"
@@ -119,7 +120,8 @@ write_record() {
     mkdir -p "$lab_dir/bin" "$run_dir/control"
     : >"$lab_dir/unfinished"
     ln -sfn -- "$pearp" "$lab_dir/bin/pearp"
-    printf 'hosts=%s\nswarm=%s\npsid=%s\noffload=%s\n' "$lab_hosts" "$lab_swarm" "$lab_psid" "$lab_offload" \
+    printf 'hosts=%s\nswarm=%s\npsid=%s\noffload=%s\nmtu=%s\n' \
+        "$lab_hosts" "$lab_swarm" "$lab_psid" "$lab_offload" "$lab_mtu" \
         >"$lab_dir/config"
     write_namespaces
     for node in "${nodes[@]}"; do
@@ -239,7 +241,7 @@ node_command() { # fills `command` with what NODE runs
             --hook "$here/lease-hook")
         ;;
     esac
-    command+=(--offload "$lab_offload" --ready-fd 3)
+    command+=(--offload "$lab_offload" --mtu "$lab_mtu" --ready-fd 3)
 }
 
 # One pipe per `up` or `restart` tells when nodes are ready. Opening it read-write first keeps the next two opens

@@ -2,7 +2,13 @@
 //!
 //! Each test says what it needs when that is missing, and fails. `scripts/test` installs it all.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and tells what it measured"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -18,6 +24,7 @@ mod offload;
 mod ports;
 mod restart;
 mod scale;
+mod soak;
 mod swarm;
 mod traffic;
 mod usage;

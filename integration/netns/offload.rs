@@ -1,96 +1,23 @@
 //! Super-frames: the same bytes arrive with and without them, wherever along the way a link takes none.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::sync::OnceLock;
+use std::net::{TcpListener, UdpSocket};
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
-use rand::{RngCore, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
+use crate::support::bulk::{CHUNK, Pair, STALLED, exchange, pattern};
 use crate::support::lab::{INET, LEGACY, Lab, SHARED};
 use crate::support::process::{Process, run_with_input};
 use crate::support::requirements::machine;
 use crate::support::wait::{PATIENCE, await_true};
 
 /// Bytes of a large transfer each way.
-const LARGE: usize = 100 << 20;
+const LARGE: usize = 1000 * CHUNK;
 /// Of one by links of wire-size frames.
-const MEDIUM: usize = 20 << 20;
-/// A prime, so that no two segments of a stream are alike.
-const PATTERN: usize = 1_048_573;
-const CHUNK: usize = 100_000;
-/// On a machine that is busy with other things, a stream may rest for so long.
-const STALLED: Duration = Duration::from_secs(60);
-
-/// Random bytes, again and again.
-fn pattern() -> &'static [u8] {
-    static PATTERN_BYTES: OnceLock<Vec<u8>> = OnceLock::new();
-    PATTERN_BYTES.get_or_init(|| {
-        let mut bytes = vec![0; PATTERN + CHUNK];
-        let (once, again) = bytes.split_at_mut(PATTERN);
-        ChaCha8Rng::seed_from_u64(1).fill_bytes(once);
-        again.copy_from_slice(&once[..CHUNK]);
-        bytes
-    })
-}
-
-fn send(mut stream: &TcpStream, len: usize) {
-    let mut sent = 0;
-    while sent < len {
-        let chunk = CHUNK.min(len - sent);
-        stream.write_all(&pattern()[sent % PATTERN..][..chunk]).expect("the stream goes on");
-        sent += chunk;
-    }
-    stream.shutdown(Shutdown::Write).expect("it is open");
-}
-
-/// Compares every byte.
-fn receive(mut stream: &TcpStream, len: usize) {
-    let mut space = vec![0; CHUNK];
-    let mut received = 0;
-    loop {
-        let count = stream.read(&mut space).expect("the stream goes on");
-        if count == 0 {
-            break;
-        }
-        assert!(space[..count] == pattern()[received % PATTERN..][..count], "differs after byte {received}");
-        received += count;
-    }
-    assert_eq!(received, len);
-}
-
-/// Who connects to whom.
-type Pair<'a> = (&'a str, &'a str, &'a str);
-
-/// Streams `len` bytes both ways between all pairs at the same time.
-#[track_caller]
-fn exchange(lab: &Lab, pairs: &[Pair<'_>], len: usize) {
-    thread::scope(|scope| {
-        for (number, (client, server, address)) in pairs.iter().enumerate() {
-            // A port of the server's own set, if it has one.
-            let first = lab.ports(server).first().map_or(5000, |range| range.0);
-            let port = first + 100 + number as u16;
-            let listener = lab.inside(server, || TcpListener::bind((*address, port)).unwrap());
-            let near = lab.inside(client, || TcpStream::connect((*address, port)).unwrap());
-            let (far, _) = listener.accept().unwrap();
-            for stream in [&near, &far] {
-                stream.set_read_timeout(Some(STALLED)).unwrap();
-                stream.set_write_timeout(Some(STALLED)).unwrap();
-            }
-            let copies = [&near, &far].map(|stream| stream.try_clone().unwrap());
-            for (stream, copy) in [near, far].into_iter().zip(copies) {
-                scope.spawn(move || send(&stream, len));
-                scope.spawn(move || receive(&copy, len));
-            }
-        }
-    });
-}
-
+const MEDIUM: usize = 200 * CHUNK;
 const OUTSIDE: [Pair<'_>; 2] = [("h1", "inet", INET), ("h2", "inet", INET)];
 const ON_THE_LAN: [Pair<'_>; 3] = [("h1", "h2", SHARED), ("h3", "legacy", LEGACY), ("legacy", "h1", SHARED)];
 
@@ -195,6 +122,24 @@ fn one_system_call_for_each_frame() {
         let _nodes = ["router", "h1"].map(|node| restart_with(&lab, node, offload, &["--io", "single"]));
         exchange(&lab, &OUTSIDE, MEDIUM);
         exchange(&lab, &ON_THE_LAN, MEDIUM);
+    }
+}
+
+/// More than the usual packet at a time, up to what the links take.
+#[test]
+fn an_mtu_of_9000() {
+    for offload in ["on", "off"] {
+        let lab = Lab::alone(&["--mtu", "9000", "--offload", offload]);
+        exchange(&lab, &OUTSIDE, MEDIUM);
+        if offload == "off" {
+            let frames = received(&lab, "router");
+            let packets = 4 * MEDIUM as u64 / 8948;
+            assert!((packets..2 * packets).contains(&frames), "{frames} frames for {packets} packets");
+        }
+        exchange(&lab, &ON_THE_LAN, MEDIUM);
+        let ping = ["ping", "-c", "1", "-W", "5", "-M", "do", "-s"];
+        lab.exec("h1", &[&ping[..], &["8972", INET]].concat()).ok();
+        lab.exec("h1", &[&ping[..], &["8973", INET]].concat()).fails_with(1, &["mtu=9000"]);
     }
 }
 

@@ -180,12 +180,13 @@ impl Lab {
         status["role"] == "router" || status["state"] == "bound"
     }
 
-    /// Makes the kernel of a plain node send and expect what is on the wire: no frames that are larger, no checksums
+    /// Makes the kernel of a node that has programs send and expect what is on the wire: no frames that are larger, no checksums
     /// that a device would fill in.
     #[track_caller]
     pub(crate) fn wire_frames(&self, node: &str) {
         let settings = ["tso", "gso", "gro", "tx", "rx"].iter().flat_map(|name| [*name, "off"]);
-        run(self.command(node, "ethtool").args(["-K", "eth0"]).args(settings)).ok();
+        let device = if HOSTS.contains(&node) { "pe0" } else { "eth0" };
+        run(self.command(node, "ethtool").args(["-K", device]).args(settings)).ok();
     }
 
     /// The ports that the lab gave to a host.
