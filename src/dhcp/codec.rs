@@ -21,7 +21,7 @@ pub(super) const OPTION_PORT_PARAMS: u8 = 159;
 /// Fields of fixed length and the cookie, in bytes (RFC 2131 §2).
 const FIXED: usize = 240;
 /// The shortest message that relays and old clients take, in bytes (RFC 1542 §2.1).
-const MIN_MESSAGE: usize = 300;
+pub(super) const MIN_MESSAGE: usize = 300;
 /// Bytes of a client identifier that are kept. RFC 4361 needs up to 135.
 const MAX_CLIENT_ID: usize = 255;
 /// Bytes of a host name that are kept (RFC 1035 §2.3.4).
@@ -35,6 +35,14 @@ impl ClientId {
     /// The identifier of a client that sends none.
     pub fn of_hardware(hardware: EthernetAddress) -> Self {
         Self([&[1], hardware.as_bytes()].concat())
+    }
+
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -120,7 +128,7 @@ pub(super) struct Request {
     repeated: Vec<DhcpOption>,
 }
 
-fn address(data: &[u8]) -> Option<Ipv4Addr> {
+pub(super) fn address(data: &[u8]) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?)).filter(|ip| !ip.is_unspecified())
 }
 
@@ -131,7 +139,7 @@ fn host_name(data: &[u8]) -> Option<String> {
     ((1..=MAX_HOST_NAME).contains(&text.len()) && text.bytes().all(valid)).then(|| text.to_owned())
 }
 
-fn port_set(data: &[u8]) -> Option<Psid> {
+pub(super) fn port_set(data: &[u8]) -> Option<Psid> {
     let [offset, length, high, low] = *data else { return None };
     Psid::from_left_aligned(offset, length, u16::from_be_bytes([high, low])).ok()
 }

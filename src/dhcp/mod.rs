@@ -11,6 +11,7 @@
 //!                        └──── DECLINE ────┴─▶ quarantined ──▶ (free)
 //! ```
 
+pub mod client;
 mod codec;
 mod file;
 mod lease;

@@ -1,5 +1,6 @@
 //! The server: a bench with a disk in memory, and clients' messages as bytes.
 
+mod client;
 mod file;
 mod limits;
 mod messages;
@@ -172,8 +173,16 @@ impl Bench {
     }
 
     pub(super) fn try_give(&mut self, ask: &Ask, now: Instant) -> Result<Option<Answer>, Refused> {
-        let arrival = Arrival { link: LAN, source: ask.source };
-        self.server.handle_message(arrival, &ask.bytes(), now)?;
+        self.give_bytes(ask.source, &ask.bytes(), now)
+    }
+
+    pub(super) fn give_bytes(
+        &mut self,
+        source: EthernetAddress,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<Option<Answer>, Refused> {
+        self.server.handle_message(Arrival { link: LAN, source }, bytes, now)?;
         self.drain(now);
         let reply = self.server.poll_transmit();
         assert!(self.server.poll_transmit().is_none(), "one answer to one message");
