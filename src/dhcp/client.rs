@@ -169,7 +169,7 @@ pub struct Client {
     state: ClientState,
     wanted: Option<Wanted>,
     lease: Option<ClientLease>,
-    /// The link-layer address from which the lease came: the server's, or that of a relay.
+    /// The server's link-layer address, or that of a relay; broadcast while it is unknown.
     via: EthernetAddress,
     xid: u32,
     /// When this client began to look for what it has not got yet.
@@ -221,6 +221,11 @@ impl Client {
     /// What it has.
     pub fn lease(&self) -> Option<&ClientLease> {
         self.lease.as_ref().filter(|_| self.state.uses())
+    }
+
+    /// The link-layer address from which the lease came; unknown while a stored one is used without an answer.
+    pub fn via(&self) -> Option<EthernetAddress> {
+        Some(self.via).filter(|via| !via.is_broadcast())
     }
 
     /// Who it is to a server.
@@ -480,10 +485,8 @@ impl Client {
             ClientState::Renewing | ClientState::Rebinding => {
                 (question.requested, question.ciaddr) = (None, in_use);
                 from = in_use.unwrap_or(from);
-                if let (ClientState::Renewing, Some(lease)) = (self.state, &self.lease)
-                    && self.via != EthernetAddress::BROADCAST
-                {
-                    to = Some((self.via, lease.server));
+                if let (ClientState::Renewing, Some(lease)) = (self.state, &self.lease) {
+                    to = self.via().map(|via| (via, lease.server));
                 }
             }
             _ => {}

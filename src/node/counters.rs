@@ -3,6 +3,7 @@
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
 use super::Verdict;
+use crate::dhcp::client::Ignored;
 use crate::neighbor::Refused;
 use crate::wire::ipv4::HeaderError;
 use crate::wire::pe_arp::ParseError;
@@ -123,6 +124,8 @@ drop_reasons! {
     NoService = "no_service",
     /// A DHCP message that makes no sense, or that another than its client sent.
     DhcpInvalid = "dhcp_invalid",
+    /// A DHCP answer that this client did not ask for, or cannot use.
+    DhcpUnexpected = "dhcp_unexpected",
     /// DHCP messages, offers or leases beyond what one client or link may have.
     DhcpLimit = "dhcp_limit",
     /// The host's own stack has no room.
@@ -160,6 +163,15 @@ impl From<Refused> for DropReason {
             Refused::Solicit => Self::SolicitAll,
             Refused::TableFull => Self::TableFull,
             Refused::NoRecords => Self::NoRecords,
+        }
+    }
+}
+
+impl From<Ignored> for DropReason {
+    fn from(ignored: Ignored) -> Self {
+        match ignored {
+            Ignored::Format => Self::DhcpInvalid,
+            Ignored::Foreign | Ignored::Unexpected | Ignored::Unusable => Self::DhcpUnexpected,
         }
     }
 }

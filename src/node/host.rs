@@ -92,7 +92,7 @@ pub struct Host {
     echo_map: EchoMap,
     icmp_limit: IcmpLimit,
     rng: ChaCha8Rng,
-    counters: Counters,
+    pub(super) counters: Counters,
     transmits: VecDeque<(LinkId, Frame)>,
     /// The set was lost since the last look.
     lost: Option<EthernetAddress>,

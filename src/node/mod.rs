@@ -1,4 +1,4 @@
-//! Nodes: a sharing host, a swarm of them and the edge router, composed of engines and still sans-IO.
+//! Nodes: a sharing host, one that leases what it has, a swarm of them and the edge router, composed of engines and still sans-IO.
 //!
 //! A runtime, or the simulation, gives a [`Node`] frames and the time and drains what it wants to send. Every
 //! frame ends as exactly one [`Verdict`], and [`Counters`] add up: received + originated = delivered + forwarded +
@@ -10,6 +10,7 @@ mod ethernet;
 mod host;
 #[cfg(test)]
 mod hostile;
+mod leased;
 mod router;
 mod services;
 mod stack;
@@ -19,6 +20,7 @@ mod swarm;
 
 pub use counters::{Counters, DropReason};
 pub use host::{Host, HostConfig, HostLinks};
+pub use leased::{LeaseEvent, LeasedConfig, LeasedHost};
 pub use router::{Role, Route, Router, RouterConfig, RouterLink};
 pub use services::ServicePorts;
 pub use stack::{EchoPort, StackError, StreamId, StreamState};

@@ -3,18 +3,16 @@
 use core::net::Ipv4Addr;
 
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Packet, UdpPacket};
+use smoltcp::wire::{EthernetAddress, Ipv4Packet};
 
 use super::Router;
 use crate::dhcp::{Arrival, Destination, Event, Lease, Refused, Reply, Server};
 use crate::neighbor;
+use crate::node::leased::{CLIENT_PORT, SERVER_PORT, dhcp_message, is_udp_to};
 use crate::node::{DropReason, LinkId, Verdict};
 use crate::ports::Psid;
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
 use crate::wire::{Frame, ipv4};
-
-const SERVER_PORT: u16 = 67;
-const CLIENT_PORT: u16 = 68;
 
 /// The server, and what it wants stored.
 #[derive(Debug)]
@@ -66,11 +64,8 @@ impl Router {
         }
         let Ok(packet) = Ipv4Packet::new_checked(packet) else { return false };
         let to = packet.dst_addr();
-        packet.version() == 4
-            && packet.next_header() == IpProtocol::Udp
-            && packet.frag_offset() == 0
-            && (to.is_broadcast() || attached.prefix.broadcast() == Some(to) || attached.address == to)
-            && UdpPacket::new_checked(packet.payload()).is_ok_and(|udp| udp.dst_port() == SERVER_PORT)
+        let ours = to.is_broadcast() || attached.prefix.broadcast() == Some(to) || attached.address == to;
+        ours && is_udp_to(&packet, SERVER_PORT)
     }
 
     pub(super) fn receive_dhcp(
@@ -80,20 +75,10 @@ impl Router {
         frame: &mut Frame,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
-        // A kernel that renews a lease leaves the checksum to its device.
-        frame.complete_checksum();
-        let packet = ipv4::check(frame.bytes())?;
-        if packet.more_frags() {
-            return Err(DropReason::DhcpInvalid);
-        }
-        let udp = UdpPacket::new_checked(packet.payload()).map_err(|_| DropReason::Truncated)?;
-        let (from, to) = (packet.src_addr().into(), packet.dst_addr().into());
-        if !udp.verify_checksum(&from, &to) {
-            return Err(DropReason::DhcpInvalid);
-        }
+        let message = dhcp_message(frame)?;
         let Some(dhcp) = &mut self.dhcp else { return Err(DropReason::NoService) };
         let arrival = Arrival { link: link.0, source };
-        dhcp.server.handle_message(arrival, udp.payload(), now)?;
+        dhcp.server.handle_message(arrival, message, now)?;
         Ok(Verdict::Delivered)
     }
 
