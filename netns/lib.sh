@@ -21,7 +21,7 @@ lab_dir=        # run_dir/labs/NAME, the record
 nodes=()        # node names in the order of `status`
 namespaces=()   # every namespace that the lab makes, the bridges' included
 declare -A netns_of=() address_of=() mac_of=() ports_of=()
-lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu=''
+lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu='' lab_static=''
 
 # ---------------------------------------------------------------------------------------------------- messages
 
@@ -75,8 +75,10 @@ find_pearp() { # [again]
 # ------------------------------------------------------------------------------------------------- the record
 
 # run_dir/labs/NAME/
-#   config       hosts=, swarm=, psid=, offload= and mtu= as `up` was told
+#   config       hosts=, swarm=, psid=, offload=, mtu= and static= as `up` was told
 #   unfinished   there while `up` is at work, or if it was killed
+#   dhcp.toml    the pools of the router, unless the lab is static
+#   leases/      what the router gave, and what each host has
 #   namespaces   one name per line: what `down` deletes, and nothing else
 #   nodes        one node per line: node, namespace, address, link address, port ranges
 #   NODE.lock    held (flock) by the node's process as long as it lives
@@ -96,7 +98,7 @@ has_process() { [[ $1 == router || $1 == swarm || $1 =~ ^h[0-9]+$ ]]; }
 read_record() {
     local key value node netns address mac ports
     nodes=() namespaces=() netns_of=() address_of=() mac_of=() ports_of=()
-    lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu=''
+    lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu='' lab_static=''
     # `nodes` is the last file that `up` writes: without it nothing has been made yet.
     [[ -f $lab_dir/nodes ]] || return 0
     while IFS='=' read -r key value; do
@@ -106,6 +108,7 @@ read_record() {
         psid) lab_psid=$value ;;
         offload) lab_offload=$value ;;
         mtu) lab_mtu=$value ;;
+        static) lab_static=$value ;;
         esac
     done <"$lab_dir/config"
     mapfile -t namespaces <"$lab_dir/namespaces"
@@ -117,12 +120,13 @@ read_record() {
 
 write_record() {
     local node
-    mkdir -p "$lab_dir/bin" "$run_dir/control"
+    mkdir -p "$lab_dir/bin" "$lab_dir/leases" "$run_dir/control"
     : >"$lab_dir/unfinished"
     ln -sfn -- "$pearp" "$lab_dir/bin/pearp"
-    printf 'hosts=%s\nswarm=%s\npsid=%s\noffload=%s\nmtu=%s\n' \
-        "$lab_hosts" "$lab_swarm" "$lab_psid" "$lab_offload" "$lab_mtu" \
+    printf 'hosts=%s\nswarm=%s\npsid=%s\noffload=%s\nmtu=%s\nstatic=%s\n' \
+        "$lab_hosts" "$lab_swarm" "$lab_psid" "$lab_offload" "$lab_mtu" "$lab_static" \
         >"$lab_dir/config"
+    [[ -n $lab_static ]] || write_pools >"$lab_dir/dhcp.toml"
     write_namespaces
     for node in "${nodes[@]}"; do
         printf '%s %s %s %s %s\n' "$node" "${netns_of[$node]}" "${address_of[$node]}" "${mac_of[$node]}" \
@@ -201,6 +205,28 @@ unlock_lab() {
 
 # ---------------------------------------------------------------------------------------------- node processes
 
+# Prints the pools of the lab's DHCP server. Each host of the lab has a reservation, so that hN has the Nth set of its
+# address, as in a static lab; whoever else asks gets one of the others.
+write_pools() {
+    local node address addresses first last psid sets
+    mapfile -t addresses < <(shared_addresses)
+    printf 'lease = 3600\n'
+    for address in "${addresses[@]}"; do
+        printf '\n[[shared]]\naddresses = "%s"\nscheme = [%s]\n' "$address" "${lab_psid/,/, }"
+    done
+    # For those who cannot share.
+    last=${addresses[-1]##*.}
+    first=$((last < 100 ? 100 : last + 1))
+    ((first > 254)) || printf '\n[[whole]]\naddresses = "%s"\n' "$LAN_PREFIX.$first-$LAN_PREFIX.254"
+    psid=$(first_psid "$lab_psid") sets=$(hosts_per_address "$lab_psid")
+    for node in "${nodes[@]}"; do
+        [[ $node =~ ^h[0-9]+$ ]] || continue
+        # RFC 4361: type 255, IAID 0, DUID-LL.
+        printf '\n[[reservation]] # %s\nclient = "ff:00:00:00:00:00:03:00:01:%s"\naddress = "%s"\npsid = %d\n' \
+            "$node" "${mac_of[$node]}" "${address_of[$node]}" "$((psid + (${node#h} - 1) % sets))"
+    done
+}
+
 # A node lives as long as somebody holds the lock that its process was started with. Unlike a process id that is
 # never reused, and a zombie holds none. The shared mode keeps two observers from seeing each other.
 is_alive() {
@@ -223,6 +249,10 @@ node_command() { # fills `command` with what NODE runs
         command=(router
             --lan "$lab-lan:router,address=$ROUTER_LAN/24,mac=${mac_of[router]}"
             --outside "$lab-wan:router,address=$ROUTER_OUTSIDE/24,mac=$ROUTER_OUTSIDE_MAC")
+        if [[ -z $lab_static ]]; then
+            command+=(--dhcp "$lab_dir/dhcp.toml" --lease-file "$lab_dir/leases/router")
+            addresses=()
+        fi
         for address in "${addresses[@]}"; do
             command+=(--shared "$address=$lab_psid")
         done
@@ -237,8 +267,13 @@ node_command() { # fills `command` with what NODE runs
         ;;
     h*)
         command=(host --name "$node" --lan "$lab-lan:$node" --mac "${mac_of[$node]}" --tun "$TUN"
-            --address "${address_of[$node]}/24" --gateway "$ROUTER_LAN" --psid "$lab_psid,$(psid_of "${node#h}")"
             --hook "$here/lease-hook")
+        if [[ -n $lab_static ]]; then
+            command+=(--address "${address_of[$node]}/24" --gateway "$ROUTER_LAN"
+                --psid "$lab_psid,$(psid_of "${node#h}")")
+        else
+            command+=(--dhcp --lease-file "$lab_dir/leases/$node")
+        fi
         ;;
     esac
     command+=(--offload "$lab_offload" --mtu "$lab_mtu" --ready-fd 3)

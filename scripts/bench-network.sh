@@ -92,7 +92,8 @@ set_up_slirp() { # PATH MTU
 lab() { netns/lab --name "$PREFIX-$1" "${@:2}"; }
 
 set_up_lab() { # on|off HOSTS
-    lab "$1" up --hosts "$2" --offload "$1" >"$work/lab-$1.log" 2>&1 ||
+    # Static: a router that starts again has to ask who is there.
+    lab "$1" up --static --hosts "$2" --offload "$1" >"$work/lab-$1.log" 2>&1 ||
         die "the lab with --offload $1 does not come up: $(tail -n 3 "$work/lab-$1.log")"
     client_of[router-$1]=$PREFIX-$1-legacy server_of[router-$1]=$PREFIX-$1-inet
 }

@@ -128,13 +128,18 @@ fn commands_find_the_control_socket_of_their_namespace() {
 
 #[test]
 fn the_router_shows_who_owns_which_ports() {
-    let lab = Lab::up();
+    shows_owners(&[], &["permanent"]);
+    shows_owners(&["--static"], &["reachable", "stale", "delay", "probe"]);
+}
+
+fn shows_owners(options: &[&str], states: &[&str]) {
+    let lab = Lab::with(options);
     for host in HOSTS {
         lab.exec(host, &["ping", "-c", "1", "-W", "10", "203.0.113.80"]).ok();
     }
     let mut owners = BTreeMap::new();
     await_true("three sets in the router's table", || {
-        owners = shared_entries(&lab);
+        owners = shared_entries(&lab, states);
         owners.len() == HOSTS.len()
     });
     let expected: BTreeMap<_, _> = HOSTS
@@ -152,7 +157,7 @@ fn the_router_shows_who_owns_which_ports() {
 }
 
 /// Ports → link-layer address of the shared address in the router's table, whose form is checked.
-fn shared_entries(lab: &Lab) -> BTreeMap<String, Value> {
+fn shared_entries(lab: &Lab, states: &[&str]) -> BTreeMap<String, Value> {
     let table: Value = serde_json::from_str(&lab.run(&["arp", "--json"]).ok()).expect("JSON");
     assert_eq!(table, lab_arp_without_age(lab, &table));
     let fields = ["address", "ports", "protocol", "link_address", "link", "state", "source", "age_s"];
@@ -164,10 +169,7 @@ fn shared_entries(lab: &Lab) -> BTreeMap<String, Value> {
         assert!(line["age_s"].is_null() || line["age_s"].as_f64().is_some_and(|age| age >= 0.0), "{line}");
         if line["address"] == SHARED && !line["link_address"].is_null() {
             assert!(line["link"].as_str().is_some_and(|link| link.ends_with(":router")), "{line}");
-            assert!(
-                ["reachable", "stale", "delay", "probe"].contains(&line["state"].as_str().unwrap()),
-                "{line}"
-            );
+            assert!(states.contains(&line["state"].as_str().unwrap()), "{line}");
             owners.insert(line["ports"].to_string(), line["link_address"].clone());
         }
     }

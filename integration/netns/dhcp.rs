@@ -259,7 +259,7 @@ fn usage_errors_of_dhcp() {
 
 #[test]
 fn a_router_without_dhcp_says_so() {
-    let lab = crate::support::lab::Lab::with(&["--hosts", "0"]);
+    let lab = crate::support::lab::Lab::with(&["--hosts", "0", "--static"]);
     lab.pearp("router", &["leases"]).fails_in_one_line(1, &["--dhcp"]);
     lab.signal("router", Signal::SIGTERM);
 }

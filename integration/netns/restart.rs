@@ -10,17 +10,28 @@ use crate::support::wait::await_true;
 
 #[test]
 fn a_session_outlives_the_router() {
-    survives("router");
+    survives("router", &[]);
+}
+
+/// Its table comes from what the hosts answer, and not from a lease file.
+#[test]
+fn a_session_outlives_a_router_that_knows_nothing() {
+    survives("router", &["--static"]);
 }
 
 #[test]
 fn a_session_outlives_its_host_process() {
-    survives("h1");
+    survives("h1", &[]);
+}
+
+#[test]
+fn a_session_outlives_the_process_of_a_static_host() {
+    survives("h1", &["--static"]);
 }
 
 /// Kills a node's process under a live ssh session of h1 and starts it again.
-fn survives(node: &str) {
-    let lab = Lab::up();
+fn survives(node: &str, options: &[&str]) {
+    let lab = Lab::with(options);
     let ssh = Ssh::new();
     let _sshd = ssh.serve(&lab, "inet", 22);
     let mut session = ssh.session(&lab, "h1", INET, 22);

@@ -33,7 +33,7 @@ impl DhcpLab {
     /// `pools` is the configuration; the lease file is in `leases/` of the directory.
     #[track_caller]
     pub(crate) fn up(pools: &str) -> Self {
-        let lab = Lab::with(&["--hosts", "0"]);
+        let lab = Lab::with(&["--hosts", "0", "--static"]);
         let directory = TempDir::new().expect("a directory for leases");
         fs::create_dir(directory.path().join("leases")).expect("it is new");
         fs::write(directory.path().join("dhcp.toml"), pools).expect("a file can be written");

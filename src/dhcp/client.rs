@@ -43,6 +43,8 @@ pub const MIN_RETRY: Duration = Duration::from_secs(4);
 const MAX_REQUESTS: u32 = 4;
 /// Requests for a stored lease before it is used without an answer, or another one is looked for.
 const MAX_REBOOTS: u32 = 2;
+/// Unanswered questions before somebody is told.
+const SILENT_TRIES: u32 = 2;
 /// RFC 2131 §3.1 item 5: the wait after a DECLINE; after a refusal, so that two who disagree do not make a storm.
 const DECLINE_WAIT: Duration = Duration::from_secs(10);
 /// What is shorter is no lease that a host can use.
@@ -61,6 +63,14 @@ pub struct Config {
     pub shares: bool,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+impl Config {
+    /// Who the client is to a server: RFC 4361 §6.1, with a DUID of the link-layer address (RFC 8415 §11.4).
+    pub fn id(&self) -> ClientId {
+        let [a, b, c, d] = self.iaid.to_be_bytes();
+        ClientId::new(&[&[255, a, b, c, d, 0, 3, 0, 1][..], self.hardware.as_bytes()].concat())
+    }
 }
 
 /// What a server gave, and until when.
@@ -228,9 +238,9 @@ impl Client {
         Some(self.via).filter(|via| !via.is_broadcast())
     }
 
-    /// Who it is to a server.
+    /// Who it is to a server: [`Config::id`].
     pub fn id(&self) -> ClientId {
-        message::client_id(&self.config)
+        self.config.id()
     }
 
     /// Takes in a message to port 68 of this link-layer address.
@@ -398,7 +408,12 @@ impl Client {
                 self.began = now;
                 self.enter(ClientState::Selecting, now);
             }
-            ClientState::Selecting => self.ask(now),
+            ClientState::Selecting => {
+                if self.tries == SILENT_TRIES {
+                    tracing::warn!("no DHCP server has offered anything yet; asking on");
+                }
+                self.ask(now);
+            }
             ClientState::Requesting if self.tries >= MAX_REQUESTS => self.give_up(now, Duration::ZERO),
             ClientState::Rebooting if self.tries >= MAX_REBOOTS => match self.lease.clone() {
                 // RFC 2131 §3.2 item 4: it still lasts, although no server is there.

@@ -1,5 +1,7 @@
-//! Everything that blocks, reads a clock or owns a file descriptor: the event loop, the control socket and the lease file.
+//! Everything that blocks, reads a clock or owns a file descriptor: the event loop, the control socket and the lease
+//! files.
 
+mod client_lease;
 mod clock;
 mod control;
 mod event_loop;
@@ -7,6 +9,7 @@ mod journal;
 mod links;
 mod paths;
 
+pub use client_lease::LeaseFile;
 pub use clock::{Clock, random_seed};
 pub use control::{Answer, ControlSocket, Request};
 pub use event_loop::{EventLoop, Service};

@@ -7,7 +7,7 @@ use dhcproto::v4::{self, DhcpOption, MessageType, OptionCode};
 use smoltcp::time::Duration;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
-use super::super::codec::{ClientId, MIN_MESSAGE, OPTION_PORT_PARAMS, address, port_set, port_set_option};
+use super::super::codec::{MIN_MESSAGE, OPTION_PORT_PARAMS, address, port_set, port_set_option};
 use super::Config;
 use crate::ports::Psid;
 
@@ -48,12 +48,6 @@ pub(super) struct Question {
     pub(super) server: Option<Ipv4Addr>,
 }
 
-/// The client identifier: RFC 4361 §6.1, with a DUID of the link-layer address (RFC 8415 §11.4).
-pub(super) fn client_id(config: &Config) -> ClientId {
-    let [a, b, c, d] = config.iaid.to_be_bytes();
-    ClientId::new(&[&[255, a, b, c, d, 0, 3, 0, 1][..], config.hardware.as_bytes()].concat())
-}
-
 impl Question {
     pub(super) fn to_bytes(self, config: &Config) -> Vec<u8> {
         let none = Ipv4Addr::UNSPECIFIED;
@@ -63,7 +57,7 @@ impl Question {
         message.set_secs(u16::try_from(self.elapsed.secs()).unwrap_or(u16::MAX));
         let options = message.opts_mut();
         options.insert(DhcpOption::MessageType(self.kind));
-        options.insert(DhcpOption::ClientIdentifier(client_id(config).as_bytes().to_vec()));
+        options.insert(DhcpOption::ClientIdentifier(config.id().as_bytes().to_vec()));
         self.requested.map(|ip| options.insert(DhcpOption::RequestedIpAddress(ip)));
         self.server.map(|ip| options.insert(DhcpOption::ServerIdentifier(ip)));
         self.set.filter(|set| *set != Psid::FULL).map(|set| options.insert(port_set_option(set)));

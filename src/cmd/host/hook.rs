@@ -1,0 +1,122 @@
+//! The lease hook: a script that gives the programs their address, called as udhcpc calls its own.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::Context;
+
+use crate::dhcp::client::ClientLease;
+use crate::node::Host;
+use crate::ports::PortRange;
+
+/// Calls that wait for the one that runs. A lease that comes and goes faster than that is not worth following.
+const MAX_WAITING: usize = 16;
+
+/// Why the hook is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The set is in use.
+    Bound,
+    /// It lasts longer.
+    Renew,
+    /// It is used no longer.
+    Deconfig,
+}
+
+impl Reason {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Bound => "bound",
+            Self::Renew => "renew",
+            Self::Deconfig => "deconfig",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Call {
+    reason: Reason,
+    variables: Vec<(&'static str, String)>,
+}
+
+/// The calls of one script, one after the other.
+#[derive(Debug)]
+pub(super) struct Hook {
+    path: PathBuf,
+    interface: String,
+    waiting: VecDeque<Call>,
+    running: Option<(Child, Reason)>,
+}
+
+/// What the hook is told of a host, and of its lease if it has one.
+pub(super) fn variables(host: &Host, lease: Option<&ClientLease>) -> Vec<(&'static str, String)> {
+    let program = host.program_part().ranges();
+    let listed = |ranges: &[PortRange]| ranges.iter().map(PortRange::to_string).collect::<Vec<_>>().join(",");
+    let lowest = program.first().map_or(0, |range| range.first());
+    let highest = program.last().map_or(0, |range| range.last());
+    let holes: Vec<_> = program
+        .windows(2)
+        .filter_map(|pair| PortRange::new(pair[0].last().checked_add(1)?, pair[1].first().checked_sub(1)?))
+        .collect();
+    let address = host.address();
+    let mut variables = vec![
+        ("ip", address.address().to_string()),
+        ("prefix_len", address.prefix_len().to_string()),
+        ("router", host.gateway().map(|gateway| gateway.to_string()).unwrap_or_default()),
+        ("ports", listed(&host.set().ranges())),
+        ("program_ports", listed(&program)),
+        ("stack_ports", listed(&host.stack_part().ranges())),
+        ("port_range", format!("{lowest} {highest}")),
+        ("reserved_ports", listed(&holes)),
+    ];
+    if let Some(lease) = lease {
+        let dns: Vec<_> = lease.dns.iter().map(ToString::to_string).collect();
+        variables.extend([
+            ("dns", dns.join(" ")),
+            ("domain", lease.domain.clone().unwrap_or_default()),
+            ("serverid", lease.server.to_string()),
+        ]);
+    }
+    variables
+}
+
+impl Hook {
+    pub(super) fn new(path: PathBuf, interface: String) -> Self {
+        Self { path, interface, waiting: VecDeque::new(), running: None }
+    }
+
+    /// Calls the hook, after the calls before.
+    pub(super) fn call(&mut self, reason: Reason, variables: Vec<(&'static str, String)>) {
+        if self.waiting.len() >= MAX_WAITING {
+            tracing::error!(hook = %self.path.display(), "the lease hook does not end; a call is left out");
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(Call { reason, variables });
+    }
+
+    /// Starts the next call, or tells how the last one ended.
+    pub(super) fn poll(&mut self) -> anyhow::Result<Option<(Reason, ExitStatus)>> {
+        if self.running.is_none()
+            && let Some(Call { reason, variables }) = self.waiting.pop_front()
+        {
+            let child = Command::new(&self.path)
+                .arg(reason.name())
+                .env("interface", &self.interface)
+                .envs(variables)
+                .stdin(Stdio::null())
+                .spawn()
+                .with_context(|| {
+                    format!("cannot run the lease hook {}: is it executable?", self.path.display())
+                })?;
+            self.running = Some((child, reason));
+        }
+        let Some((child, reason)) = &mut self.running else { return Ok(None) };
+        let ended = child.try_wait().context("cannot wait for the lease hook")?;
+        let ended = ended.map(|status| (*reason, status));
+        if ended.is_some() {
+            self.running = None;
+        }
+        Ok(ended)
+    }
+}
