@@ -54,13 +54,13 @@ pub(super) struct HostArgs {
     #[arg(long)]
     dhcp: bool,
     /// Where the lease is kept over a restart of this process
-    #[arg(long, value_name = "FILE", requires = "dhcp")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["psid", "ports"])]
     lease_file: Option<PathBuf>,
     /// Give the lease back at the end
-    #[arg(long, requires = "dhcp")]
+    #[arg(long, conflicts_with_all = ["psid", "ports"])]
     release: bool,
     /// Number of this lease among those of the host, in its client identifier (RFC 4361)
-    #[arg(long, value_name = "NUMBER", requires = "dhcp", default_value_t = 0)]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["psid", "ports"], default_value_t = 0)]
     iaid: u32,
     /// The (shared) address with the length of the on-link prefix
     #[arg(long, value_name = "ADDRESS/LENGTH", value_parser = parse_address, conflicts_with = "dhcp",

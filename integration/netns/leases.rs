@@ -1,0 +1,178 @@
+//! Hosts that lease their address and ports by DHCP.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::support::capture::Capture;
+use crate::support::lab::{HOSTS, INET, Lab, SHARED};
+use crate::support::process::{Process, run};
+use crate::support::requirements::machine;
+use crate::support::ssh::{Web, curl};
+use crate::support::wait::{await_some, await_true};
+
+const H2: &str = "02:00:00:00:02:02";
+
+fn dhcp(lab: &Lab, host: &str) -> Value {
+    lab.pearp_json(host, &["status"])["dhcp"].clone()
+}
+
+/// Its ports, as the host itself says.
+fn ports(lab: &Lab, host: &str) -> Value {
+    lab.pearp_json(host, &["status"])["ports"].clone()
+}
+
+fn lease_of(lab: &Lab, host: &str) -> Option<Value> {
+    let leases = lab.pearp_json("router", &["leases"]);
+    let bound = |lease: &&Value| lease["host_name"] == *host && lease["state"] == "bound";
+    leases.as_array().expect("a list").iter().find(bound).cloned()
+}
+
+fn ping(lab: &Lab, host: &str) {
+    lab.exec(host, &["ping", "-n", "-c", "1", "-W", "10", INET]).ok();
+}
+
+fn end(lab: &Lab, node: &str, signal: Signal) {
+    lab.signal(node, signal);
+    await_true("the end of the process", || lab.pid(node).is_none());
+}
+
+#[test]
+fn every_host_has_the_lease_that_the_router_gave() {
+    let lab = Lab::up();
+    for host in HOSTS {
+        let lease = lease_of(&lab, host).unwrap_or_else(|| panic!("{host} has none"));
+        let status = lab.pearp_json(host, &["status"]);
+        assert_eq!((&lease["address"], &lease["ports"]), (&status["address"], &status["ports"]), "{host}");
+        assert_eq!(lease["ports"], lab.node(host)["ports"], "{host}");
+        assert_eq!(
+            (&lease["client"], &status["dhcp"]["state"]),
+            (&status["dhcp"]["client"], &"bound".into())
+        );
+        ping(&lab, host);
+    }
+}
+
+/// RFC 2131 §4.4.2.
+#[test]
+fn a_lease_is_kept_over_kill_9_and_restart() {
+    let lab = Lab::up();
+    let before = ports(&lab, "h2");
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let asked = Capture::start(&lab, "lan", "lan", "udp port 67");
+        end(&lab, "h2", signal);
+        assert!(lease_of(&lab, "h2").is_some(), "{signal}: it is not given back");
+        lab.run(&["restart", "h2"]).ok();
+        assert_eq!(ports(&lab, "h2"), before);
+        ping(&lab, "h2");
+        let packets = asked.await_packet("the acknowledgement", |packet| packet.ports() == (67, 68));
+        assert_eq!(packets.len(), 2, "one REQUEST and one ACK: {packets:?}");
+    }
+}
+
+#[test]
+fn a_host_starts_with_its_lease_while_no_server_is_there() {
+    let lab = Lab::up();
+    let before = ports(&lab, "h1");
+    let arguments = lab.arguments("h1");
+    end(&lab, "router", Signal::SIGKILL);
+    end(&lab, "h1", Signal::SIGKILL);
+    // The lab would not wait as long as the host does.
+    let _host = Process::start(lab.command("h1", &machine().pearp).args(&arguments));
+    await_true("the host serves", || lab.serves("h1"));
+    assert_eq!(ports(&lab, "h1"), before);
+    assert!(dhcp(&lab, "h1")["server"].is_string());
+    // Sharers reach each other without it.
+    let port = lab.ports("h2")[0].0 + 80;
+    let _web = Web::serve(&lab, "h2", port);
+    let url = format!("http://{SHARED}:{port}/");
+    assert_eq!(run(&mut curl(&lab, "h1", &[&url])).ok(), "page of h2\n");
+    lab.run(&["restart", "router"]).ok();
+    ping(&lab, "h1");
+}
+
+#[test]
+fn a_lease_can_be_given_back() {
+    let lab = Lab::up();
+    let mut arguments = lab.arguments("h3");
+    arguments.push("--release".to_owned());
+    end(&lab, "h3", Signal::SIGTERM);
+    let mut host = Process::start(lab.command("h3", &machine().pearp).args(&arguments));
+    await_true("the host serves", || lab.serves("h3"));
+    host.signal(Signal::SIGTERM);
+    assert_eq!(host.finish(), Some(0), "{}", host.transcript());
+    await_true("the router knows", || lease_of(&lab, "h3").is_none());
+    let at = arguments.iter().position(|word| word == "--lease-file").unwrap();
+    assert!(!fs::exists(&arguments[at + 1]).unwrap(), "nothing to ask for next time");
+    let table = lab.pearp_json("router", &["arp"]);
+    let mut owners = table.as_array().unwrap().iter().map(|line| line["link_address"].clone());
+    assert!(owners.all(|owner| owner != "02:00:00:00:02:03"), "{table}");
+}
+
+/// PE-ARP rules 99 and 102: somebody who has no lease uses a set. Who leases it declines it and gets another one.
+#[test]
+fn a_set_that_a_squatter_uses_is_declined() {
+    let lab = Lab::up();
+    let set = ports(&lab, "h2");
+    end(&lab, "h2", Signal::SIGKILL);
+    lab.exec("lan", &["sh", "-c", "ip tuntap add mode tap x1 && ip link set x1 master lan up"]).ok();
+    lab.exec("lan", &["sh", "-c", "ip tuntap add mode tun pe9 && ip link set pe9 up"]).ok();
+    let directory = tempfile::tempdir().unwrap();
+    let squatter = Process::start(
+        lab.command("lan", &machine().pearp)
+            .args(["host", "--name", "x1", "--lan", "x1", "--tun", "pe9", "--mac", "02:00:00:00:09:09"])
+            .args(["--address", "198.51.100.2/24", "--psid", "0,4,2", "--socket"])
+            .arg(directory.path().join("x1.sock")),
+    );
+    squatter.await_line("host serves");
+    let declined = Capture::start(&lab, "lan", "lan", "udp port 67");
+    let arguments = lab.arguments("h1").join(" ").replace("02:00:00:00:02:01", H2);
+    let arguments = arguments.replace("h1", "h2");
+    let host = Process::start(lab.command("h2", &machine().pearp).args(arguments.split(' ')));
+    host.await_line("in use by another host");
+    let new = await_some("another lease", || lease_of(&lab, "h2").filter(|lease| lease["ports"] != set));
+    await_true("the host serves", || lab.serves("h2"));
+    assert_eq!(ports(&lab, "h2"), new["ports"]);
+    ping(&lab, "h2");
+    let leases = lab.pearp_json("router", &["leases"]);
+    let resting = leases.as_array().unwrap().iter().find(|lease| lease["ports"] == set).unwrap();
+    assert_eq!(resting["state"], "quarantined");
+    // tshark understands what was said.
+    let decoded = run(std::process::Command::new("tshark").arg("-r").arg(declined.path()).args([
+        "-T",
+        "fields",
+        "-e",
+        "dhcp.option.dhcp",
+        "-e",
+        "_ws.malformed",
+        "-e",
+        "_ws.expert.message",
+    ]))
+    .ok();
+    let kinds: Vec<_> = decoded.lines().map(|line| line.trim_end().to_owned()).collect();
+    // REQUEST of the stored lease, ACK, DECLINE; DISCOVER, OFFER, REQUEST, ACK.
+    assert_eq!(kinds, ["3", "5", "4", "1", "2", "3", "5"]);
+}
+
+#[test]
+fn wrong_flags_of_a_leased_host_are_named() {
+    let lab = Lab::with(&["--hosts", "1"]);
+    end(&lab, "h1", Signal::SIGTERM);
+    let host = |more: &[&str]| {
+        let base = ["host", "--lan", "lan", "--mac", "02:00:00:00:02:01"];
+        run(std::process::Command::new(&machine().pearp).args(base).args(more))
+    };
+    host(&["--dhcp", "--psid", "0,4,1"]).fails_with(2, &["--dhcp", "--psid"]);
+    host(&["--dhcp", "--address", "198.51.100.2/24"]).fails_with(2, &["--dhcp", "--address"]);
+    host(&["--psid", "0,4,1"]).fails_with(2, &["--address"]);
+    host(&["--psid", "0,4,1", "--address", "198.51.100.2/24", "--release"]).fails_with(2, &["--release"]);
+    let real = |file: &str| {
+        let arguments =
+            ["host", "--lan", &format!("{}:h1", lab.netns("lan")), "--dhcp", "--lease-file", file]
+                .map(str::to_owned);
+        run(lab.command("h1", &machine().pearp).args(arguments).args(["--mac", "02:00:00:00:02:01"]))
+    };
+    real("/nowhere/lease").fails_in_one_line(1, &["/nowhere/lease", "no directory"]);
+    real("/tmp").fails_in_one_line(1, &["is a directory"]);
+}
