@@ -6,6 +6,7 @@ mod host;
 mod leases;
 mod nc;
 mod output;
+mod ports;
 mod psid;
 mod router;
 mod serve;
@@ -51,6 +52,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the DHCP leases that a router gave
     Leases(leases::LeasesArgs),
+    /// Show which ports of a host's set are in use, and by which programs
+    Ports(ports::PortsArgs),
     /// Connect to HOST PORT from a host's own stack; standard input and output carry the stream
     Nc(nc::NcArgs),
     /// Show the port ranges of a PSID
@@ -78,6 +81,7 @@ pub fn run() -> ExitCode {
         Command::Arp(args) => arp::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Leases(args) => leases::run(&args),
+        Command::Ports(args) => ports::run(&args),
         Command::Nc(args) => nc::run(&args),
         Command::Psid(args) => psid::run(&args),
         Command::Sim(args) => sim::run(&args),

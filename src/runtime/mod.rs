@@ -8,6 +8,7 @@ mod event_loop;
 mod journal;
 mod links;
 mod paths;
+mod sockets;
 
 pub use client_lease::LeaseFile;
 pub use clock::{Clock, random_seed};
@@ -16,3 +17,4 @@ pub use event_loop::{EventLoop, Service};
 pub use journal::Journal;
 pub use links::IoMode;
 pub use paths::control_path;
+pub use sockets::{Owner, Socket, SocketKind, SocketState, read_sockets};

@@ -1,0 +1,195 @@
+//! `pearp ports`: which ports of a host's set are in use, and by whom.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::output::{print_json, print_table};
+use super::{Node, client};
+use crate::ports::{PortBitmap, PortRange};
+use crate::runtime::{Owner, Request, Socket, SocketKind, SocketState, read_sockets};
+
+const EXAMPLES: &str = "Examples:
+  ip netns exec lab-h1 pearp ports
+  ip netns exec lab-h1 pearp ports --watch
+  ip netns exec lab-h1 pearp ports --json | jq '.sockets[] | select(.in_set | not)'
+
+A port counts once, whatever protocols and connections use it: the kernel lets connections to different peers share
+one. Run it as root: the processes of other users are not shown otherwise.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct PortsArgs {
+    #[command(flatten)]
+    node: Node,
+    /// Print JSON: {address, ports, listening, connected, time_wait, free, outside, processes, sockets}
+    #[arg(long)]
+    json: bool,
+    /// Print again every second, until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+}
+
+/// What a host says of its set.
+struct Set {
+    address: Ipv4Addr,
+    program: PortBitmap,
+}
+
+/// The ports of one process.
+#[derive(Default)]
+struct Used {
+    ports: BTreeSet<u16>,
+    sockets: usize,
+}
+
+pub(super) fn run(args: &PortsArgs) -> anyhow::Result<()> {
+    loop {
+        let usage = usage(&ask(&args.node)?)?;
+        let mut out = io::stdout().lock();
+        if args.json {
+            print_json(&mut out, &usage)?;
+        } else {
+            if args.watch {
+                // Home, and everything below is gone.
+                write!(out, "\x1b[H\x1b[J")?;
+            }
+            print(&mut out, &usage)?;
+        }
+        out.flush()?;
+        if !args.watch {
+            return Ok(());
+        }
+        drop(out);
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn ask(node: &Node) -> anyhow::Result<Set> {
+    let (status, _) = client::ask(node, &Request::Status)?;
+    let ranges: Option<Vec<(u16, u16)>> = serde_json::from_value(status["program_ports"].clone()).ok();
+    let address = status["address"].as_str().and_then(|address| address.parse().ok());
+    match (ranges, address) {
+        (Some(ranges), Some(address)) => {
+            let ranges = ranges.into_iter().filter_map(|(first, last)| PortRange::new(first, last));
+            Ok(Set { address, program: ranges.flat_map(PortRange::ports).collect() })
+        }
+        _ if status["role"] == "host" => bail!("this host has no port set yet: see `pearp status`"),
+        _ => bail!("only a host has programs with ports: run this in the namespace of one"),
+    }
+}
+
+/// Whether a socket can send from the shared address.
+fn counts(socket: &Socket, address: Ipv4Addr) -> bool {
+    let local = socket.local.0;
+    let ours = local == IpAddr::V4(address) || local.is_unspecified();
+    ours && socket.kind != SocketKind::Raw && socket.kind != SocketKind::Icmp
+}
+
+fn usage(set: &Set) -> anyhow::Result<Value> {
+    let mut sockets = read_sockets(Path::new("/proc")).context("cannot read the sockets from /proc")?;
+    sockets.retain(|socket| counts(socket, set.address));
+    sockets.sort_by_key(|socket| (socket.local.1, socket.kind, socket.state, socket.remote));
+    let mut by_state: BTreeMap<SocketState, BTreeSet<u16>> = BTreeMap::new();
+    let mut by_process: BTreeMap<Owner, Used> = BTreeMap::new();
+    let (mut used, mut outside) = (BTreeSet::new(), BTreeSet::new());
+    for socket in &sockets {
+        let port = socket.local.1;
+        if !set.program.contains(port) {
+            outside.insert(port);
+            continue;
+        }
+        used.insert(port);
+        by_state.entry(socket.state).or_default().insert(port);
+        if let Some(owner) = &socket.owner {
+            let used = by_process.entry(owner.clone()).or_default();
+            used.ports.insert(port);
+            used.sockets += 1;
+        }
+    }
+    let count = |state| by_state.get(&state).map_or(0, BTreeSet::len);
+    let total = set.program.count() as usize;
+    let processes: Vec<_> = by_process
+        .iter()
+        .map(|(owner, used)| {
+            json!({ "pid": owner.pid, "name": owner.name, "ports": used.ports.len(), "sockets": used.sockets })
+        })
+        .collect();
+    let listed: Vec<_> = sockets
+        .iter()
+        .map(|socket| {
+            json!({
+                "protocol": socket.kind.name(),
+                "port": socket.local.1,
+                "state": socket.state.name(),
+                "remote": (socket.remote.1 != 0).then(|| format!("{}:{}", socket.remote.0, socket.remote.1)),
+                "in_set": set.program.contains(socket.local.1),
+                "pid": socket.owner.as_ref().map(|owner| owner.pid),
+                "name": socket.owner.as_ref().map(|owner| owner.name.clone()),
+            })
+        })
+        .collect();
+    Ok(json!({
+        "address": set.address,
+        "ports": total,
+        "listening": count(SocketState::Listening),
+        "connected": count(SocketState::Connected),
+        "time_wait": count(SocketState::TimeWait),
+        "free": total - used.len(),
+        "outside": outside.len(),
+        "processes": processes,
+        "sockets": listed,
+    }))
+}
+
+fn print(out: &mut impl Write, usage: &Value) -> io::Result<()> {
+    let field = |name: &str| usage[name].as_u64().unwrap_or(0);
+    let (total, free) = (field("ports"), field("free"));
+    let percent = ((total - free) * 100).checked_div(total).unwrap_or(0);
+    writeln!(
+        out,
+        "{}: {} of {total} program ports in use ({percent} %): {} listening, {} connected, {} in TIME-WAIT; {free} free",
+        usage["address"].as_str().unwrap_or("?"),
+        total - free,
+        field("listening"),
+        field("connected"),
+        field("time_wait"),
+    )?;
+    if field("outside") > 0 {
+        writeln!(out, "{} more are outside the set: what leaves from them is dropped", field("outside"))?;
+    }
+    let text = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let list = |name: &str| usage[name].as_array().cloned().unwrap_or_default();
+    if !list("processes").is_empty() {
+        writeln!(out)?;
+        let rows = list("processes").into_iter();
+        let row = |line: Value| ["pid", "name", "ports", "sockets"].map(|name| text(&line[name]));
+        print_table(out, ["PID", "Process", "Ports", "Sockets"], rows.map(row))?;
+    }
+    if !list("sockets").is_empty() {
+        writeln!(out)?;
+        let row = |line: Value| {
+            let port = match line["in_set"] {
+                Value::Bool(false) => format!("{} !", line["port"]),
+                _ => line["port"].to_string(),
+            };
+            let [protocol, state, remote, pid, name] =
+                ["protocol", "state", "remote", "pid", "name"].map(|name| text(&line[name]));
+            [port, protocol, state, remote, pid, name]
+        };
+        let rows = list("sockets").into_iter().map(row);
+        print_table(out, ["Port", "Proto", "State", "Peer", "PID", "Process"], rows)?;
+    }
+    Ok(())
+}
