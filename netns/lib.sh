@@ -21,7 +21,7 @@ lab_dir=        # run_dir/labs/NAME, the record
 nodes=()        # node names in the order of `status`
 namespaces=()   # every namespace that the lab makes, the bridges' included
 declare -A netns_of=() address_of=() mac_of=() ports_of=()
-lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu='' lab_static=''
+lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu='' lab_static='' lab_leaks=''
 
 # ---------------------------------------------------------------------------------------------------- messages
 
@@ -75,7 +75,7 @@ find_pearp() { # [again]
 # ------------------------------------------------------------------------------------------------- the record
 
 # run_dir/labs/NAME/
-#   config       hosts=, swarm=, psid=, offload=, mtu= and static= as `up` was told
+#   config       hosts=, swarm=, psid=, offload=, mtu=, static= and leaks= as `up` was told
 #   unfinished   there while `up` is at work, or if it was killed
 #   dhcp.toml    the pools of the router, unless the lab is static
 #   leases/      what the router gave, and what each host has
@@ -109,6 +109,7 @@ read_record() {
         offload) lab_offload=$value ;;
         mtu) lab_mtu=$value ;;
         static) lab_static=$value ;;
+        leaks) lab_leaks=$value ;;
         esac
     done <"$lab_dir/config"
     mapfile -t namespaces <"$lab_dir/namespaces"
@@ -123,8 +124,8 @@ write_record() {
     mkdir -p "$lab_dir/bin" "$lab_dir/leases" "$run_dir/control"
     : >"$lab_dir/unfinished"
     ln -sfn -- "$pearp" "$lab_dir/bin/pearp"
-    printf 'hosts=%s\nswarm=%s\npsid=%s\noffload=%s\nmtu=%s\nstatic=%s\n' \
-        "$lab_hosts" "$lab_swarm" "$lab_psid" "$lab_offload" "$lab_mtu" "$lab_static" \
+    printf 'hosts=%s\nswarm=%s\npsid=%s\noffload=%s\nmtu=%s\nstatic=%s\nleaks=%s\n' \
+        "$lab_hosts" "$lab_swarm" "$lab_psid" "$lab_offload" "$lab_mtu" "$lab_static" "$lab_leaks" \
         >"$lab_dir/config"
     [[ -n $lab_static ]] || write_pools >"$lab_dir/dhcp.toml"
     write_namespaces
@@ -267,7 +268,7 @@ node_command() { # fills `command` with what NODE runs
         ;;
     h*)
         command=(host --name "$node" --lan "$lab-lan:$node" --mac "${mac_of[$node]}" --tun "$TUN"
-            --hook "$here/lease-hook")
+            --hook "$here/lease-hook" --leaks "$lab_leaks")
         if [[ -n $lab_static ]]; then
             command+=(--address "${address_of[$node]}/24" --gateway "$ROUTER_LAN"
                 --psid "$lab_psid,$(psid_of "${node#h}")")

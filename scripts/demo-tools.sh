@@ -100,16 +100,6 @@ pid_of() { of_node "$1" pid; }
 
 ended() { [[ $(pid_of "$1") == null ]]; }
 
-# How many packets h1 has dropped for their source port.
-source_port_drops() { lab exec h1 pearp status --json | jq '.drops.source_port // 0'; }
-
-# How many "destination unreachable" the kernel of a node got.
-icmp_received() { # NODE
-    # shellcheck disable=SC2016 # awk expands it
-    lab exec "$1" awk '$1 == "Icmp:" && !at { for (i = 2; i <= NF; i++) if ($i == "InDestUnreachs") at = i; next }
-        $1 == "Icmp:" { print $at }' /proc/net/snmp
-}
-
 # Whether the router's table has the set of a host.
 knows_set_of() { # HOST
     lab arp -n >"$files/arp" && grep -qw -- "$(ports_of "$1")" "$files/arp"

@@ -10,7 +10,8 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink, Verdict,
+    EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Role, Router, RouterConfig, RouterLink,
+    Verdict,
 };
 use pearp::ports::{PortSet, Psid};
 use pearp::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, PeAddress, Record};
@@ -124,6 +125,7 @@ fn nothing_is_allocated_per_frame() {
             set: PortSet::Psid(psid),
             stack_ports: None,
             echo: EchoPort::Lowest,
+            leaks: LeakPolicy::Map,
             authorities: Vec::new(),
             lease: None,
             mtu: 1500,

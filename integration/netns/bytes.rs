@@ -73,6 +73,7 @@ fn a_tcp_transfer_is_byte_identical_on_every_link() {
         .map(|(node, interface)| Capture::start(&lab, node, interface, "tcp port 80"));
     let got = run(&mut curl(&lab, "h1", &["-o", "-", "http://203.0.113.80/large"]));
     assert_eq!(got.ok().len(), String::from_utf8_lossy(&content).len());
+    assert_eq!(lab.pearp_json("h1", &["status"])["counters"]["mapped"], 0, "no port was chosen anew");
 
     let [programs, lan, wan, server] = &captures;
     let (one_hop, same_link) = ([(SHARED, 1), (INET, 1)], [(SHARED, 0), (INET, 0)]);
@@ -96,6 +97,7 @@ fn a_transfer_in_super_frames_is_byte_identical_on_every_link() {
         .map(|(node, interface)| Capture::of_super_frames(&lab, node, interface, "tcp port 80"));
     let got = run(&mut curl(&lab, "h1", &["-o", "-", "http://203.0.113.80/large"]));
     assert_eq!(got.ok().len(), String::from_utf8_lossy(&content).len());
+    assert_eq!(lab.pearp_json("h1", &["status"])["counters"]["mapped"], 0, "no port was chosen anew");
 
     let on_wire = |capture: &Capture| {
         await_true("the end of the connection", || tcp_is_over(&capture.packets()));

@@ -155,6 +155,80 @@ fn a_set_that_a_squatter_uses_is_declined() {
     assert_eq!(kinds, ["3", "5", "4", "1", "2", "3", "5"]);
 }
 
+/// Who had it then, and who has it now.
+#[test]
+fn who_had_a_port() {
+    let lab = Lab::up();
+    let who = |endpoint: &str, more: &[&str]| lab.pearp("router", &[&["who", endpoint], more].concat());
+    let now = |endpoint| serde_json::from_str::<Value>(&who(endpoint, &["--json"]).ok()).unwrap();
+    let first = now("198.51.100.2:9000");
+    assert_eq!((&first["link_address"], &first["host_name"]), (&H2.into(), &"h2".into()));
+    assert_eq!((&first["ports"], &first["psid"]), (&serde_json::json!([[8192, 12287]]), &"0,4,0x2".into()));
+    // Over a restart of the host it is one time.
+    lab.run(&["restart", "h2"]).ok();
+    let again = now("198.51.100.2:9000");
+    assert_eq!(first["from"], again["from"]);
+    assert!(again["until"].as_str() > first["until"].as_str(), "{first} {again}");
+    let shown = who("198.51.100.2:9000", &[]).ok();
+    assert!(shown.contains("h2") && shown.contains("unless it is renewed"), "{shown}");
+
+    // It is given back, and h2 has another one.
+    let mut arguments = lab.arguments("h2");
+    arguments.push("--release".to_owned());
+    end(&lab, "h2", Signal::SIGTERM);
+    let mut host = Process::start(lab.command("h2", &machine().pearp).args(&arguments));
+    await_true("the host serves", || lab.serves("h2"));
+    host.signal(Signal::SIGTERM);
+    assert_eq!(host.finish(), Some(0), "{}", host.transcript());
+    await_true("the router knows", || lease_of(&lab, "h2").is_none());
+    who("198.51.100.2:9000", &[]).fails_in_one_line(1, &["nobody had a lease of 198.51.100.2:9000"]);
+    let from = first["from"].as_str().unwrap();
+    let then = who("198.51.100.2:9000", &["--at", from, "--json"]).ok();
+    assert_eq!(serde_json::from_str::<Value>(&then).unwrap()["link_address"], H2);
+
+    for (endpoint, more) in [("198.51.100.2", &[][..]), ("198.51.100.2:9000", &["--at", "yesterday"])] {
+        who(endpoint, more).fails_with(2, &["invalid value"]);
+    }
+    who("198.51.100.2:9000", &["--lease-file", "/nowhere"])
+        .fails_in_one_line(1, &["cannot read the lease file"]);
+    lab.pearp("h1", &["who", "198.51.100.2:9000"]).fails_in_one_line(1, &["gives no leases"]);
+}
+
+/// `pearp ports`, beside what really happens.
+#[test]
+fn the_ports_in_use_and_their_programs() {
+    let lab = Lab::up();
+    let usage = || lab.pearp_json("h1", &["ports"]);
+    let idle = usage();
+    assert_eq!((&idle["ports"], &idle["free"]), (&3584.into(), &3584.into()), "{idle}");
+    let port = lab.ports("h1")[0].0 + 80;
+    let _web = Web::serve(&lab, "h1", port);
+    let _server = Web::serve(&lab, "inet", 80);
+    let mut session = Process::start(lab.command("h1", "nc").args([INET, "80"]));
+    let connected = await_some("a connection in the list", || {
+        let usage = usage();
+        (usage["connected"] == 1).then_some(usage)
+    });
+    assert_eq!((&connected["listening"], &connected["free"]), (&1.into(), &3582.into()), "{connected}");
+    let sockets = connected["sockets"].as_array().unwrap();
+    let nc = sockets.iter().find(|socket| socket["remote"] == "203.0.113.80:80").unwrap();
+    assert_eq!((&nc["name"], &nc["in_set"], &nc["protocol"]), (&"nc".into(), &true.into(), &"tcp".into()));
+    let web = sockets.iter().find(|socket| socket["port"] == port).unwrap();
+    assert_eq!((&web["state"], &web["in_set"]), (&"listening".into(), &true.into()));
+    assert!(session.is_running());
+    drop(session);
+
+    // Who closes first waits.
+    let url = format!("http://{INET}/");
+    assert_eq!(run(&mut curl(&lab, "h1", &[&url])).ok(), "page of inet\n");
+    // A port outside the set, which the kernel lets a program have.
+    let _outside = Process::start(lab.command("h1", "nc").args(["-l", "-u", "-p", "3000"]));
+    await_true("a port outside the set", || usage()["outside"] == 1);
+    let shown = lab.pearp("h1", &["ports"]).ok();
+    assert!(shown.contains("program ports in use") && shown.contains("3000 !"), "{shown}");
+    lab.pearp("router", &["ports"]).fails_in_one_line(1, &["only a host has programs"]);
+}
+
 #[test]
 fn wrong_flags_of_a_leased_host_are_named() {
     let lab = Lab::with(&["--hosts", "1"]);

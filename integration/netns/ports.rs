@@ -138,7 +138,7 @@ fn a_small_stack_part_serves_many_connections_in_sequence() {
 
 #[test]
 fn a_source_port_outside_the_set_never_reaches_the_lan() {
-    let lab = Lab::up();
+    let lab = Lab::with(&["--leaks", "reject"]);
     let _inside = Web::serve(&lab, "legacy", 80);
     let _outside = Web::serve(&lab, "inet", 80);
     let lan = Capture::start(&lab, "lan", "lan", "tcp or udp");
@@ -177,4 +177,71 @@ fn a_source_port_outside_the_set_never_reaches_the_lan() {
         .filter(|packet| !contains(&own, packet.ports().0) || packet.ports().0 == stack_port)
         .collect();
     assert!(leaked.is_empty(), "{leaked:?}");
+}
+
+/// By default such programs work all the same, from a port of the stack part, and it is known who they are.
+#[test]
+fn a_source_port_outside_the_set_is_mapped() {
+    let lab = Lab::up();
+    let _inside = Web::serve(&lab, "legacy", 80);
+    let _outside = Web::serve(&lab, "inet", 80);
+    let other = lab.ports("h2")[0].0 + 80;
+    let _sharer = Web::serve(&lab, "h2", other);
+    let parts = parts(&lab, "h1");
+    let lan = Capture::start(&lab, "lan", "lan", "tcp or udp");
+    let sharer = format!("{SHARED}:{other}");
+    for (port, to, page) in [
+        (3000, INET, "inet"),
+        (9000, LEGACY, "legacy"),
+        (3001, &*sharer, "h2"),
+        (parts.stack[0].1, INET, "inet"),
+    ] {
+        let local = port.to_string();
+        let url = format!("http://{to}/");
+        let got = run(&mut curl(&lab, "h1", &["--local-port", &local, &url])).ok();
+        assert_eq!(got, format!("page of {page}\n"), "{port}");
+        let logs = lab.run(&["logs", "h1"]).ok();
+        let line = logs
+            .lines()
+            .find(|line| line.contains(&format!("port={port} ")))
+            .unwrap_or_else(|| panic!("{logs}"));
+        assert!(line.contains("curl (process ") && line.contains("port 0"), "{line}");
+    }
+    // 100 kB there and back by a mapped port, and a datagram that finds its way back.
+    let large = vec![b'x'; 100_000];
+    let socket = lab.inside("inet", || UdpSocket::bind((INET, 5353)).unwrap());
+    let asking = lab.inside("h1", || UdpSocket::bind((SHARED, 2000)).unwrap());
+    for socket in [&socket, &asking] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    let mut space = [0; 2000];
+    for chunk in large.chunks(1400) {
+        asking.send_to(chunk, (INET, 5353)).unwrap();
+        let (len, from) = socket.recv_from(&mut space).unwrap();
+        assert!(contains(&parts.stack, from.port()) && len == chunk.len(), "{from}");
+        socket.send_to(&space[..len], from).unwrap();
+        assert_eq!(asking.recv(&mut space).unwrap(), chunk.len());
+    }
+    // Nobody listens: the error comes back to the program.
+    asking.connect((INET, 5354)).unwrap();
+    asking.send(b"?").unwrap();
+    assert_eq!(asking.recv(&mut space).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+
+    let usage = lab.pearp_json("h1", &["ports"]);
+    let mapped = usage["mapped"].as_array().unwrap();
+    let udp = mapped.iter().find(|line| line["port"] == 2000).unwrap_or_else(|| panic!("{usage}"));
+    assert_eq!((&udp["protocol"], &udp["to"]), (&"udp".into(), &"203.0.113.80:5353".into()));
+    assert!(udp["packets"].as_u64() > Some(100), "{udp}");
+    let status = lab.pearp_json("h1", &["status"]);
+    assert!(status["counters"]["mapped"].as_u64() > Some(80), "{status}");
+    assert_eq!(status["drops"].get("source_port"), None);
+    let shown = lab.pearp("h1", &["ports"]).ok();
+    assert!(shown.contains("Mapped to") && shown.contains("203.0.113.80:5353"), "{shown}");
+
+    let own = lab.ports("h1");
+    let packets = lan.await_packet("the last datagram", |packet| packet.ports().1 == 5354);
+    let mut from_h1 = packets
+        .iter()
+        .filter(|packet| packet.ethernet.is_some_and(|addresses| addresses[6..] == [2, 0, 0, 0, 2, 1]));
+    assert!(from_h1.all(|packet| contains(&own, packet.ports().0)), "nothing leaves from another port");
 }

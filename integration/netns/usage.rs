@@ -37,6 +37,7 @@ fn usage_errors_of_the_lab() {
         (&["up", "--offload"], "--offload wants a value"),
         (&["up", "--offload", "maybe"], "--offload wants on or off"),
         (&["down", "--offload", "on"], "--offload belongs to 'up'"),
+        (&["up", "--leaks", "drop"], "--leaks wants map or reject"),
         (&["up", "--mtu", "100"], "--mtu wants bytes from 576 to 9216"),
         (&["up", "--mtu", "jumbo"], "--mtu wants bytes from 576 to 9216"),
         (&["down", "--hosts", "3"], "--hosts belongs to 'up'"),

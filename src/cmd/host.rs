@@ -1,5 +1,6 @@
 //! `pearp host`.
 
+mod doctor;
 mod hook;
 mod service;
 
@@ -14,10 +15,11 @@ use super::router::parse_address;
 use super::serve::{ServeArgs, parse_hardware, shown};
 use crate::dhcp::client;
 use crate::link::{DeviceName, Link};
-use crate::node::{EchoPort, Host, HostConfig, HostLinks, LeasedConfig, LeasedHost};
+use crate::node::{EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LeasedConfig, LeasedHost};
 use crate::ports::{PortSet, Psid};
 use crate::runtime::{Clock, EventLoop, LeaseFile, random_seed};
 use crate::wire::Medium;
+use doctor::Doctor;
 use hook::Hook;
 use service::{HostService, Station};
 pub(super) use service::{phase_name, range_pairs};
@@ -81,6 +83,10 @@ pub(super) struct HostArgs {
     /// Port of the own stack's TCP and UDP echo service: a port of the stack part, `lowest` or `off`
     #[arg(long, value_name = "PORT", default_value = "lowest", value_parser = parse_echo)]
     echo: EchoPort,
+    /// What becomes of packets from source ports outside the set: `map`, the host chooses another source port for them,
+    /// of the stack part; or `reject`, they are dropped and the program gets an ICMP error
+    #[arg(long, value_name = "map|reject", default_value = "map", value_parser = parse_leaks)]
+    leaks: LeakPolicy,
     /// Believe this node when it says that ports have no owner; may be given several times
     #[arg(long, value_name = "MAC", value_parser = parse_hardware)]
     authority: Vec<EthernetAddress>,
@@ -99,6 +105,14 @@ fn parse_echo(text: &str) -> Result<EchoPort, String> {
             Ok(port) if port > 0 => Ok(EchoPort::Port(port)),
             _ => Err(format!("`{port}` is no port, nor `lowest`, nor `off`")),
         },
+    }
+}
+
+fn parse_leaks(text: &str) -> Result<LeakPolicy, String> {
+    match text {
+        "map" => Ok(LeakPolicy::Map),
+        "reject" => Ok(LeakPolicy::Reject),
+        _ => Err("neither `map` nor `reject`".to_owned()),
     }
 }
 
@@ -126,6 +140,7 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
         releases: args.release,
         ready_fd: args.serve.ready_fd,
         told: false,
+        doctor: Doctor::default(),
     };
     let event_loop = EventLoop::new(service, vec![lan, tun], control, clock, args.serve.io)?;
     event_loop.run()
@@ -156,6 +171,7 @@ fn fixed_config(args: &HostArgs, address: Ipv4Cidr) -> anyhow::Result<HostConfig
         set,
         stack_ports: args.stack_ports,
         echo: args.echo,
+        leaks: args.leaks,
         authorities: args.authority.clone(),
         lease: None,
         mtu: args.serve.mtu(),
@@ -186,6 +202,7 @@ fn leased(args: &HostArgs, clock: &Clock) -> anyhow::Result<(LeasedHost, Option<
         stored,
         stack_ports: args.stack_ports,
         echo: args.echo,
+        leaks: args.leaks,
         authorities: args.authority.clone(),
         mtu: args.serve.mtu(),
         pro: args.serve.pro,

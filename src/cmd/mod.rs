@@ -13,6 +13,7 @@ mod serve;
 mod sim;
 mod status;
 mod swarm;
+mod who;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the DHCP leases that a router gave
     Leases(leases::LeasesArgs),
+    /// Show who had a port of an address at a time, by the router's lease file
+    Who(who::WhoArgs),
     /// Show which ports of a host's set are in use, and by which programs
     Ports(ports::PortsArgs),
     /// Connect to HOST PORT from a host's own stack; standard input and output carry the stream
@@ -81,6 +84,7 @@ pub fn run() -> ExitCode {
         Command::Arp(args) => arp::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Leases(args) => leases::run(&args),
+        Command::Who(args) => who::run(&args),
         Command::Ports(args) => ports::run(&args),
         Command::Nc(args) => nc::run(&args),
         Command::Psid(args) => psid::run(&args),

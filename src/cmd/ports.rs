@@ -29,7 +29,8 @@ one. Run it as root: the processes of other users are not shown otherwise.";
 pub(super) struct PortsArgs {
     #[command(flatten)]
     node: Node,
-    /// Print JSON: {address, ports, listening, connected, time_wait, free, outside, processes, sockets}
+    /// Print JSON: {address, ports, listening, connected, time_wait, free, outside, mapped, processes,
+    /// sockets}
     #[arg(long)]
     json: bool,
     /// Print again every second, until Ctrl-C
@@ -41,6 +42,8 @@ pub(super) struct PortsArgs {
 struct Set {
     address: Ipv4Addr,
     program: PortBitmap,
+    /// Ports outside the set for which the host has chosen others.
+    mapped: Value,
 }
 
 /// The ports of one process.
@@ -79,7 +82,8 @@ fn ask(node: &Node) -> anyhow::Result<Set> {
     match (ranges, address) {
         (Some(ranges), Some(address)) => {
             let ranges = ranges.into_iter().filter_map(|(first, last)| PortRange::new(first, last));
-            Ok(Set { address, program: ranges.flat_map(PortRange::ports).collect() })
+            let program = ranges.flat_map(PortRange::ports).collect();
+            Ok(Set { address, program, mapped: status["mapped"].clone() })
         }
         _ if status["role"] == "host" => bail!("this host has no port set yet: see `pearp status`"),
         _ => bail!("only a host has programs with ports: run this in the namespace of one"),
@@ -144,6 +148,7 @@ fn usage(set: &Set) -> anyhow::Result<Value> {
         "time_wait": count(SocketState::TimeWait),
         "free": total - used.len(),
         "outside": outside.len(),
+        "mapped": set.mapped,
         "processes": processes,
         "sockets": listed,
     }))
@@ -163,7 +168,7 @@ fn print(out: &mut impl Write, usage: &Value) -> io::Result<()> {
         field("time_wait"),
     )?;
     if field("outside") > 0 {
-        writeln!(out, "{} more are outside the set: what leaves from them is dropped", field("outside"))?;
+        writeln!(out, "{} more are outside the set", field("outside"))?;
     }
     let text = |value: &Value| match value {
         Value::Null => "-".to_owned(),
@@ -171,6 +176,15 @@ fn print(out: &mut impl Write, usage: &Value) -> io::Result<()> {
         other => other.to_string(),
     };
     let list = |name: &str| usage[name].as_array().cloned().unwrap_or_default();
+    if !list("mapped").is_empty() {
+        writeln!(out, "\nPorts outside the set for which the host has chosen others:")?;
+        let rows = list("mapped").into_iter();
+        let row = |line: Value| {
+            ["port", "protocol", "mapped", "to", "packets", "pid", "name"].map(|name| text(&line[name]))
+        };
+        let head = ["Port", "Proto", "Mapped to", "Peer", "Packets", "PID", "Process"];
+        print_table(out, head, rows.map(row))?;
+    }
     if !list("processes").is_empty() {
         writeln!(out)?;
         let rows = list("processes").into_iter();

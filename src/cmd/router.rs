@@ -169,7 +169,9 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         journal
     });
     let offloads = devices.iter().map(|device| device.offloads()).collect();
-    let service = RouterService { router, journal, offloads };
+    // Whoever asks may be in another directory.
+    let lease_file = args.lease_file.as_ref().map(std::path::absolute).transpose()?;
+    let service = RouterService { router, journal, lease_file, offloads };
     let event_loop = EventLoop::new(service, devices, control, clock, args.serve.io)?;
     tracing::info!(shared, links = links.len(), "router serves");
     if let Some(fd) = args.serve.ready_fd {
@@ -222,6 +224,7 @@ struct RouterService {
     router: Router,
     /// Where there is a DHCP server.
     journal: Option<Journal>,
+    lease_file: Option<PathBuf>,
     /// Those of each link.
     offloads: Vec<Offloads>,
 }
@@ -263,6 +266,7 @@ impl Service for RouterService {
         });
         if self.journal.is_some() {
             status["leases"] = leases::summary(self.router.leases(), now);
+            status["lease_file"] = json!(self.lease_file);
         }
         status["counters"] = counters;
         status["drops"] = drops;

@@ -114,6 +114,7 @@ pub(super) fn counters(counters: &Counters) -> (Value, Value) {
         "dropped": dropped,
         "arp_sent": counters.arp_sent,
         "arp_lost": counters.arp_lost,
+        "mapped": counters.mapped,
     });
     (all, Value::Object(drops))
 }

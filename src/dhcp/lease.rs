@@ -59,6 +59,10 @@ pub struct Lease {
     pub state: LeaseState,
     /// Until when it does so.
     pub until: Instant,
+    /// Since when the client has had it without a break.
+    pub since: Instant,
+    /// When the client's right to use it ended, or will end.
+    pub held_until: Instant,
     /// What the client calls itself.
     pub host_name: Option<String>,
 }

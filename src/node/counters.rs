@@ -221,6 +221,9 @@ pub struct Counters {
     pub forwarded: u64,
     /// Packets that wait for an answer now.
     pub pending: u64,
+    /// Packets of programs that got another source port on the way out, of those that were forwarded, wait or were
+    /// dropped later.
+    pub mapped: u64,
     /// ARP and PE-ARP messages sent.
     pub arp_sent: u64,
     /// Those that their link did not take.
@@ -278,6 +281,7 @@ impl Counters {
         add(&mut self.forwarded, before.forwarded, after.forwarded);
         // Waits end, too; so may what was counted as sent.
         add(&mut self.pending, before.pending, after.pending);
+        add(&mut self.mapped, before.mapped, after.mapped);
         add(&mut self.arp_sent, before.arp_sent, after.arp_sent);
         add(&mut self.arp_lost, before.arp_lost, after.arp_lost);
         for ((sum, before), after) in self.drops.0.iter_mut().zip(before.drops.0).zip(after.drops.0) {

@@ -6,6 +6,8 @@
 //!   LAN ──> destination in the program part ──> TUN       in the stack part ──> own stack
 //! ```
 
+mod programs;
+
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
@@ -15,7 +17,8 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
 use super::echo_map::EchoMap;
-use super::ethernet::{Interface, Payload, complete_icmp, error_about, ip_bytes, report};
+use super::ethernet::{Interface, Payload, ip_bytes, report};
+use super::leak_map::LeakMap;
 use super::services::{ServicePorts, Services};
 use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
@@ -25,6 +28,8 @@ use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
 use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Segments, ipv4};
+use programs::Leaks;
+pub use programs::{Leak, LeakPolicy};
 
 /// The stack part of a set is one port in this many, unless configured.
 const STACK_SHARE: u32 = 8;
@@ -61,6 +66,8 @@ pub struct HostConfig {
     pub stack_ports: Option<u32>,
     /// Where its echo service listens.
     pub echo: EchoPort,
+    /// What becomes of packets from ports outside the set.
+    pub leaks: LeakPolicy,
     /// Who may answer for others.
     pub authorities: Vec<EthernetAddress>,
     /// The largest IP packet, in bytes.
@@ -90,6 +97,9 @@ pub struct Host {
     stack_part: PortBitmap,
     stack: Stack,
     echo_map: EchoMap,
+    leak_policy: LeakPolicy,
+    leak_map: LeakMap,
+    leaks: Leaks,
     icmp_limit: IcmpLimit,
     rng: ChaCha8Rng,
     pub(super) counters: Counters,
@@ -167,6 +177,9 @@ impl Host {
         let mut host = Self {
             stack: Stack::new(own, config.mtu, stack, services, seed, now),
             echo_map: EchoMap::new(stack.iter().copied()),
+            leak_policy: config.leaks,
+            leak_map: LeakMap::default(),
+            leaks: Leaks::new(),
             program_part: program.iter().copied().collect(),
             stack_part: stack.iter().copied().collect(),
             interface: Interface {
@@ -307,71 +320,6 @@ impl Host {
         self.run_stack(now);
     }
 
-    /// A packet of a program (PE-ARP rules 86 to 94).
-    fn receive_tun(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        complete_icmp(frame);
-        let packet = ipv4::check(frame.bytes())?;
-        if !self.phase().holds() {
-            return Err(DropReason::SetNotHeld);
-        }
-        if packet.src_addr() != self.address.address() {
-            self.prohibit(frame, now);
-            return Err(DropReason::SourceAddress);
-        }
-        let own = packet.dst_addr() == self.address.address();
-        if !self.shared {
-            let key = FlowKey::of(&packet);
-            return match key {
-                Ok(key) if own => self.loop_back(&key, frame, now),
-                _ if own => Ok(Verdict::Forward(TUN)),
-                Ok(key) => self.route_key(&key, frame, false, now),
-                // What a whole address sends needs no ports.
-                Err(_) => {
-                    let (ip, protocol) = (packet.dst_addr(), packet.next_header().into());
-                    self.route(Target { ip, protocol, port: None }, ip, frame, false, now)
-                }
-            };
-        }
-        let key = FlowKey::of(&packet)?;
-        let in_program_part = key.source.is_some_and(|port| self.program_part.contains(port));
-        match key.kind {
-            FlowKind::Transport if !in_program_part => {
-                self.report_leak(&key, frame, now);
-                return Err(DropReason::SourcePort);
-            }
-            FlowKind::EchoRequest if own => {
-                // PE-ARP rule 92: a ping of the own address is answered here.
-                let reply = icmp::echo_reply(ip_bytes(frame)).ok_or(DropReason::EchoDamaged)?;
-                self.send_to_programs(&reply);
-                return Ok(Verdict::Delivered);
-            }
-            FlowKind::EchoRequest => {
-                let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
-                self.echo_map.map_out(&mut packet, &mut self.rng, now).ok_or(DropReason::EchoIdentifier)?;
-            }
-            FlowKind::EchoReply => return Err(DropReason::EchoIdentifier),
-            FlowKind::IcmpError => {
-                // PE-ARP rule 94: only about packets that were for this host.
-                let about_us = key.embedded_destination == Some(self.address.address());
-                if !about_us || !in_program_part {
-                    return Err(DropReason::ForeignError);
-                }
-            }
-            // PE-ARP rule 67: a group hears everybody on the link.
-            FlowKind::Portless if !is_host(key.destination_address) => {}
-            FlowKind::Portless => {
-                self.prohibit(frame, now);
-                return Err(DropReason::Portless);
-            }
-            FlowKind::Transport => {}
-        }
-        // PE-ARP rule 90: only what this host owns comes back; other sharers are on the LAN.
-        if own && key.destination.is_some_and(|port| self.owns(port)) {
-            return self.loop_back(&key, frame, now);
-        }
-        self.route_key(&key, frame, false, now)
-    }
-
     /// A packet for a port of the own set.
     fn loop_back(&mut self, key: &FlowKey, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
         if self.is_for_stack(key) { self.give_to_stack(frame, now) } else { Ok(Verdict::Forward(TUN)) }
@@ -489,6 +437,12 @@ impl Host {
                 self.echo_map.map_error(&mut packet).ok_or(DropReason::EchoIdentifier)?;
                 Ok(Verdict::Forward(TUN))
             }
+            (FlowKind::IcmpError, Some(_)) if self.leak_map.map_error(&key, frame.bytes_mut()) => {
+                Ok(Verdict::Forward(TUN))
+            }
+            (FlowKind::Transport, Some(_)) if self.leak_map.map_in(&key, frame, now) => {
+                Ok(Verdict::Forward(TUN))
+            }
             (_, Some(port)) if self.owns(port) => self.loop_back(&key, frame, now),
             // PE-ARP rule 7: nobody but the owner answers.
             (_, Some(_)) => Err(DropReason::NotOurPort),
@@ -559,42 +513,6 @@ impl Host {
         self.route_key(&key, frame, true, now)
     }
 
-    /// Tells a program that it may not send this; whether the rate allowed it.
-    fn prohibit(&mut self, frame: &Frame, now: Instant) -> bool {
-        self.send_error(frame, icmp::Error::AdminProhibited, now)
-    }
-
-    fn report_leak(&mut self, key: &FlowKey, frame: &Frame, now: Instant) {
-        if self.prohibit(frame, now) {
-            tracing::warn!(
-                port = key.source.unwrap_or(0),
-                protocol = key.protocol,
-                to = %key.destination_address,
-                "a program used a source port outside this host's set; the packet was dropped"
-            );
-        }
-    }
-
-    /// An ICMP error to the host's programs; whether the rate allowed it.
-    fn send_error(&mut self, about: &Frame, error: icmp::Error, now: Instant) -> bool {
-        let own = self.address.address();
-        if !self.icmp_limit.allow(own, now) {
-            return false;
-        }
-        // An echo request has been mapped already: its program knows it by its own identifier.
-        if let Some(mut packet) = error_about(about, own, error) {
-            self.echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
-            self.send_to_programs(&packet);
-        }
-        true
-    }
-
-    fn send_to_programs(&mut self, packet: &[u8]) {
-        self.counters.originated += 1;
-        self.counters.count(Verdict::Forward(TUN));
-        self.transmits.push_back((TUN, Frame::from_packet(packet)));
-    }
-
     fn drain(&mut self, now: Instant) {
         let mut failed = Vec::new();
         let undeliverable = |frame, reason| failed.push((frame, reason));
@@ -653,11 +571,17 @@ impl Node for Host {
     }
 
     fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        [self.interface.neighbors.poll_timeout(), self.stack.poll_timeout(now)].into_iter().flatten().min()
+        let engines = [
+            self.interface.neighbors.poll_timeout(),
+            self.stack.poll_timeout(now),
+            self.leak_map.poll_timeout(),
+        ];
+        engines.into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.interface.neighbors.handle_timeout(now);
+        self.leak_map.handle_timeout(&mut self.stack, now);
         self.run_stack(now);
     }
 

@@ -12,7 +12,7 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol
 
 use super::counters::is_for;
 use super::host::{LAN, TUN};
-use super::{Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Verdict};
+use super::{Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Verdict};
 use crate::dhcp::client::{self, Client, ClientLease, ClientState};
 use crate::neighbor::Entry;
 use crate::ports::PortSet;
@@ -34,6 +34,8 @@ pub struct LeasedConfig {
     pub stack_ports: Option<u32>,
     /// Where the echo service listens. A port that is not in the set turns it off.
     pub echo: EchoPort,
+    /// What becomes of packets from ports outside the set.
+    pub leaks: LeakPolicy,
     /// Who may answer for others, beside a DHCP server on the link.
     pub authorities: Vec<EthernetAddress>,
     /// The largest IP packet, in bytes.
@@ -208,6 +210,7 @@ impl LeasedHost {
             lease: Some(if now < lease.until { lease.until - now } else { Duration::ZERO }),
             stack_ports: config.stack_ports,
             echo,
+            leaks: config.leaks,
             authorities: authorities.clone(),
             mtu: config.mtu,
             pro: config.pro,

@@ -10,6 +10,7 @@ mod ethernet;
 mod host;
 #[cfg(test)]
 mod hostile;
+mod leak_map;
 mod leased;
 mod router;
 mod services;
@@ -19,7 +20,8 @@ mod support;
 mod swarm;
 
 pub use counters::{Counters, DropReason};
-pub use host::{Host, HostConfig, HostLinks};
+pub use host::{Host, HostConfig, HostLinks, Leak, LeakPolicy};
+pub use leak_map::MappedLeak;
 pub use leased::{LeaseEvent, LeasedConfig, LeasedHost};
 pub use router::{Role, Route, Router, RouterConfig, RouterLink};
 pub use services::ServicePorts;

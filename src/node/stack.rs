@@ -5,6 +5,7 @@
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use slab::Slab;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
@@ -150,6 +151,16 @@ impl Stack {
 
     pub(super) fn ports_used(&self) -> usize {
         self.allocator.used()
+    }
+
+    /// A random free port, for another use than a socket.
+    pub(super) fn take_port(&mut self, rng: &mut impl Rng) -> Option<u16> {
+        self.allocator.allocate(rng)
+    }
+
+    /// The end of that use.
+    pub(super) fn give_port_back(&mut self, port: u16) {
+        self.allocator.release(port);
     }
 
     /// Takes in a packet; false where there is no room.

@@ -10,8 +10,8 @@ use smoltcp::wire::{
 };
 
 use super::{
-    Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Route, Router,
-    RouterConfig, RouterLink, Verdict,
+    Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Role, Route,
+    Router, RouterConfig, RouterLink, Verdict,
 };
 use crate::ports::{PortSet, Scheme};
 use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, Packet, PeAddress, Record};
@@ -282,7 +282,8 @@ impl Outcome {
 }
 
 fn all(counters: &Counters) -> BTreeMap<&'static str, i64> {
-    let Counters { received, originated, delivered, forwarded, pending, arp_sent, arp_lost, .. } = *counters;
+    let Counters { received, originated, delivered, forwarded, pending, mapped, arp_sent, arp_lost, .. } =
+        *counters;
     let drops = counters.drops().map(|(reason, count)| (reason.name(), count));
     [
         ("received", received),
@@ -291,6 +292,7 @@ fn all(counters: &Counters) -> BTreeMap<&'static str, i64> {
         ("forwarded", forwarded),
         ("pending", pending),
         ("arp_sent", arp_sent),
+        ("mapped", mapped),
         ("arp_lost", arp_lost),
     ]
     .into_iter()
@@ -365,6 +367,7 @@ pub(super) fn host_config(hardware: EthernetAddress, set: &str) -> HostConfig {
         set: set.parse::<crate::ports::Psid>().map_or_else(|_| set.parse().unwrap(), PortSet::Psid),
         stack_ports: None,
         echo: EchoPort::Lowest,
+        leaks: LeakPolicy::Reject,
         lease: None,
         authorities: vec![AUTHORITY],
         mtu: 1500,

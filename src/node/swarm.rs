@@ -20,7 +20,7 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr};
 
 use self::audience::Audience;
 use super::host::LAN;
-use super::{Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Verdict};
+use super::{Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Verdict};
 use crate::neighbor::{ClaimPhase, Entry, TokenBucket};
 use crate::ports::{PortSet, Psid, Scheme};
 use crate::wire::{Frame, Medium};
@@ -223,6 +223,8 @@ impl Swarm {
             lease: None,
             stack_ports: None,
             echo: EchoPort::Off,
+            // There are no programs.
+            leaks: LeakPolicy::Reject,
             authorities: Vec::new(),
             mtu: self.config.mtu,
             pro: self.config.pro,

@@ -5,8 +5,10 @@
 //! 1f3a09c2 {"address":"198.51.100.2","set":"0,4,3","client":"01:02:00:00:00:02:01",…}
 //! ```
 //!
-//! The last line of an address and set is what counts. A line that was being written when the power failed is cut off;
-//! nobody was told of its lease. When most lines are outdated, the file is written anew beside itself and renamed.
+//! The last line of an address and set is what counts now. The last line of each client that had it before is its
+//! history: it tells from when until when ([`read_holdings`], `pearp who`). A line that was being written when the power
+//! failed is cut off; nobody was told of its lease. When most lines are outdated, the file is written anew beside itself,
+//! without what renewals have outdated and without history that is older than [`HISTORY`], and renamed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -28,6 +30,8 @@ const HEADER: &str = "pearp leases 1\n";
 const CHECKSUM: usize = 9;
 /// Outdated lines before the file is written anew, beside as many as there are leases.
 const SPARE_LINES: usize = 1024;
+/// How long it is kept who had what.
+const HISTORY: Duration = Duration::from_secs(366 * 86_400);
 /// Between two log lines about a file that cannot be written.
 const COMPLAIN_AGAIN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 
@@ -42,8 +46,10 @@ struct Stored {
     client: String,
     link_address: String,
     state: String,
-    /// Since 1970.
+    /// Since 1970, as the others.
     until_micros: i64,
+    since_micros: i64,
+    held_until_micros: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     host_name: Option<String>,
 }
@@ -57,18 +63,23 @@ impl Stored {
             link_address: lease.hardware.to_string().replace('-', ":"),
             state: lease.state.name().to_owned(),
             until_micros: epoch.saturating_add(lease.until.total_micros()),
+            since_micros: epoch.saturating_add(lease.since.total_micros()),
+            held_until_micros: epoch.saturating_add(lease.held_until.total_micros()),
             host_name: lease.host_name.clone(),
         }
     }
 
     fn into_lease(self, epoch: i64) -> Option<Lease> {
+        let instant = |micros: i64| Instant::from_micros(micros.saturating_sub(epoch));
         Some(Lease {
             client: self.client.parse().ok()?,
             hardware: self.link_address.parse().ok()?,
             ip: self.address,
             set: self.set.map_or(Some(Psid::FULL), |set| set.parse().ok())?,
             state: LeaseState::from_name(&self.state)?,
-            until: Instant::from_micros(self.until_micros.saturating_sub(epoch)),
+            until: instant(self.until_micros),
+            since: instant(self.since_micros),
+            held_until: instant(self.held_until_micros),
             host_name: self.host_name,
         })
     }
@@ -79,13 +90,90 @@ fn line(lease: &Lease, epoch: i64, out: &mut Vec<u8>) -> io::Result<()> {
     writeln!(out, "{:08x} {json}", crc32fast::hash(json.as_bytes()))
 }
 
-fn parse(line: &[u8], epoch: i64) -> Option<Lease> {
+/// What a line says, if its checksum is right.
+fn stored(line: &[u8]) -> Option<Stored> {
     let (checksum, json) = line.split_at_checked(CHECKSUM)?;
     let checksum = std::str::from_utf8(checksum).ok()?.strip_suffix(' ')?;
     if u32::from_str_radix(checksum, 16).ok()? != crc32fast::hash(json) {
         return None;
     }
-    serde_json::from_slice::<Stored>(json).ok()?.into_lease(epoch)
+    serde_json::from_slice(json).ok()
+}
+
+fn parse(line: &[u8], epoch: i64) -> Option<Lease> {
+    stored(line)?.into_lease(epoch)
+}
+
+/// That somebody had an address and set for a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The ports; [`Psid::FULL`] where the address is whole.
+    pub set: Psid,
+    /// The client identifier.
+    pub client: String,
+    /// The link-layer address.
+    pub link_address: String,
+    /// What the client called itself.
+    pub host_name: Option<String>,
+    /// From when, in microseconds since 1970.
+    pub from: i64,
+    /// Until when: what is over, or what has been promised.
+    pub until: i64,
+}
+
+impl Holding {
+    fn of(stored: Stored) -> Option<Self> {
+        Some(Self {
+            address: stored.address,
+            set: stored.set.map_or(Some(Psid::FULL), |set| set.parse().ok())?,
+            client: stored.client,
+            link_address: stored.link_address,
+            host_name: stored.host_name,
+            from: stored.since_micros,
+            until: stored.held_until_micros,
+        })
+    }
+}
+
+/// The lines that are the last ones of their client, in the order of the file; and whether each is the last one of its
+/// address and set.
+fn last_lines(bytes: &[u8]) -> Vec<(&[u8], Stored, bool)> {
+    let mut lines: Vec<Option<(&[u8], Stored)>> = Vec::new();
+    let mut last: BTreeMap<(Ipv4Addr, Option<String>), usize> = BTreeMap::new();
+    for line in bytes.split(|byte| *byte == b'\n').skip(1) {
+        let Some(stored) = stored(line) else { continue };
+        let slot = (stored.address, stored.set.clone());
+        let before = last.insert(slot, lines.len());
+        if let Some(place) = before.and_then(|at| lines.get_mut(at))
+            && place.as_ref().is_some_and(|(_, before)| {
+                before.client == stored.client && before.since_micros == stored.since_micros
+            })
+        {
+            *place = None;
+        }
+        lines.push(Some((line, stored)));
+    }
+    let current: std::collections::BTreeSet<_> = last.into_values().collect();
+    let numbered = lines.into_iter().enumerate();
+    numbered
+        .filter_map(|(at, line)| line.map(|(line, stored)| (line, stored, current.contains(&at))))
+        .collect()
+}
+
+/// Who had what, from the oldest line of a lease file to the newest. A server may have it open meanwhile.
+///
+/// # Errors
+/// Where the file cannot be read, or is no lease file.
+pub fn read_holdings(path: &Path) -> anyhow::Result<Vec<Holding>> {
+    let shown = path.display();
+    let bytes = fs::read(path).with_context(|| format!("cannot read the lease file {shown}"))?;
+    if !bytes.starts_with(HEADER.as_bytes()) {
+        bail!("{shown} is no lease file");
+    }
+    let holdings = last_lines(&bytes).into_iter().filter_map(|(_, stored, _)| Holding::of(stored));
+    Ok(holdings.filter(|holding| holding.from < holding.until).collect())
 }
 
 /// The lease file, open and locked.
@@ -197,7 +285,7 @@ impl Journal {
         all: impl Iterator<Item = &'a Lease> + Clone,
         now: Instant,
     ) -> bool {
-        let result = self.try_store(changed, all);
+        let result = self.try_store(changed, all, now);
         match (&result, self.complained) {
             (Ok(()), Some(_)) => {
                 tracing::info!(file = %self.path.display(), "the lease file can be written again");
@@ -218,12 +306,13 @@ impl Journal {
         &mut self,
         changed: &[Lease],
         all: impl Iterator<Item = &'a Lease> + Clone,
+        now: Instant,
     ) -> io::Result<()> {
         if self.suspect {
-            return self.rewrite(all);
+            return self.rewrite(all, now);
         }
         if self.lines + changed.len() > self.max_lines {
-            match self.rewrite(all) {
+            match self.rewrite(all, now) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     tracing::warn!(file = %self.path.display(), %error, "the lease file cannot be made shorter");
@@ -248,9 +337,22 @@ impl Journal {
     }
 
     /// Writes a file with one line per lease in place of this one.
-    fn rewrite<'a>(&mut self, all: impl Iterator<Item = &'a Lease>) -> io::Result<()> {
+    fn rewrite<'a>(&mut self, all: impl Iterator<Item = &'a Lease>, now: Instant) -> io::Result<()> {
         let mut bytes = HEADER.as_bytes().to_vec();
         let mut lines = 0;
+        let mut before = vec![0; usize::try_from(self.len).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut before, 0)?;
+        let oldest = self.epoch.saturating_add(now.total_micros()).saturating_sub(HISTORY.as_micros() as i64);
+        for (line, stored, current) in last_lines(&before) {
+            if !current
+                && stored.since_micros < stored.held_until_micros
+                && stored.held_until_micros >= oldest
+            {
+                bytes.extend(line);
+                bytes.push(b'\n');
+                lines += 1;
+            }
+        }
         for lease in all.filter(|lease| lease.state != LeaseState::Offered) {
             line(lease, self.epoch, &mut bytes)?;
             lines += 1;
@@ -295,6 +397,8 @@ mod tests {
             set: Psid::new("0,4".parse().unwrap(), 1 + (number % 15) as u16).unwrap(),
             state: LeaseState::Bound,
             until: Instant::from_secs(3600 + i64::from(number)),
+            since: Instant::ZERO,
+            held_until: Instant::from_secs(3600 + i64::from(number)),
             host_name: number.is_multiple_of(2).then(|| format!("h{number}")),
         }
     }
@@ -319,7 +423,11 @@ mod tests {
         drop(journal);
         // A minute later, by the wall clock.
         let (_, mut leases) = Journal::open(&path, EPOCH + Duration::from_secs(60)).unwrap();
-        leases.iter_mut().for_each(|lease| lease.until += smoltcp::time::Duration::from_secs(60));
+        for at in
+            leases.iter_mut().flat_map(|lease| [&mut lease.until, &mut lease.since, &mut lease.held_until])
+        {
+            *at += smoltcp::time::Duration::from_secs(60);
+        }
         let mut expected = vec![released, lease(2), whole];
         expected.sort_by_key(|lease| (lease.ip, lease.set));
         assert_eq!(leases, expected);
@@ -401,6 +509,60 @@ mod tests {
         assert!(journal.complained.is_none());
         drop(journal);
         assert_eq!(Journal::open(&path, EPOCH).unwrap().1, [lease(2)]);
+    }
+
+    /// Three clients have a set one after the other; the second one renews it many times.
+    #[test]
+    fn who_had_what_outlives_the_rewriting() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("leases");
+        let (mut journal, _) = Journal::open(&path, EPOCH).unwrap();
+        let at = Instant::from_secs;
+        let held = |number: u32, from: i64, until: i64, state| Lease {
+            client: lease(number).client,
+            hardware: lease(number).hardware,
+            state,
+            until: at(until),
+            since: at(from),
+            held_until: at(until),
+            ..lease(0)
+        };
+        let bound = LeaseState::Bound;
+        let rest = Lease { until: at(740), ..held(1, 0, 500, LeaseState::Released) };
+        let mut line = |changed: Lease, now| {
+            let all = [changed.clone(), lease(7)];
+            assert!(journal.store(&[changed], all.iter(), at(now)));
+            journal.lines
+        };
+        line(held(1, 0, 600, bound), 0);
+        line(rest, 500);
+        for renewal in 0..3000 {
+            line(held(2, 1000, 2000 + renewal, bound), 1000 + renewal);
+        }
+        // Offered to somebody who never asked for it, and declined.
+        line(held(4, 6000, 6000, LeaseState::Quarantined), 6000);
+        let lines = line(held(3, 7000, 8000, bound), 7000);
+        assert!(lines < 1500, "{lines} lines");
+        let found: Vec<_> = read_holdings(&path)
+            .unwrap()
+            .into_iter()
+            .filter(|holding| holding.set == lease(0).set && holding.address == lease(0).ip)
+            .map(|holding| {
+                let seconds = |micros: i64| micros / 1_000_000 - EPOCH.as_secs() as i64;
+                (holding.link_address, seconds(holding.from), seconds(holding.until))
+            })
+            .collect();
+        let mac = |number| format!("02:00:00:00:00:0{number}");
+        assert_eq!(found, [(mac(1), 0, 500), (mac(2), 1000, 4999), (mac(3), 7000, 8000)]);
+        // What is older than a year goes.
+        let year = 366 * 86_400;
+        for renewal in 0..2000 {
+            line(held(3, 7000, year + 2000 + renewal, bound), year + 1000 + renewal);
+        }
+        let left = read_holdings(&path).unwrap();
+        let old = left.iter().filter(|holding| holding.link_address == mac(1)).count();
+        assert_eq!(old, 0, "{left:?}");
+        assert!(left.iter().any(|holding| holding.link_address == mac(2)));
     }
 
     #[test]

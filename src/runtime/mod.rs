@@ -14,7 +14,7 @@ pub use client_lease::LeaseFile;
 pub use clock::{Clock, random_seed};
 pub use control::{Answer, ControlSocket, Request};
 pub use event_loop::{EventLoop, Service};
-pub use journal::Journal;
+pub use journal::{Holding, Journal, read_holdings};
 pub use links::IoMode;
 pub use paths::control_path;
 pub use sockets::{Owner, Socket, SocketKind, SocketState, read_sockets};

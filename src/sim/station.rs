@@ -11,7 +11,8 @@ use super::programs::Conversation;
 use super::queue::Key;
 use super::scenario::{HostSpec, NodeId, NodeKind, RouterSpec, Scenario, SegmentId, SetId};
 use crate::node::{
-    EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink, StackError,
+    EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Role, Router, RouterConfig, RouterLink,
+    StackError,
 };
 use crate::wire::{Frame, pe_arp};
 
@@ -136,6 +137,7 @@ pub(super) fn host_config(scenario: &Scenario, node: NodeId, spec: &HostSpec, se
         lease: None,
         stack_ports: None,
         echo: EchoPort::Lowest,
+        leaks: LeakPolicy::Reject,
         authorities: authorities.collect(),
         mtu: MTU,
         pro: pe_arp::DEFAULT_PRO,

@@ -10,8 +10,8 @@ use std::net::Ipv4Addr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, LinkId, Node, Role, Router, RouterConfig, RouterLink, Swarm,
-    SwarmConfig,
+    EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Role, Router, RouterConfig, RouterLink,
+    Swarm, SwarmConfig,
 };
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
@@ -308,6 +308,7 @@ fn run_host(data: &[u8], set: PortSet, lease: Option<Duration>) {
         set,
         stack_ports: None,
         echo: EchoPort::Lowest,
+        leaks: if lease.is_some() { LeakPolicy::Map } else { LeakPolicy::Reject },
         authorities: vec![EthernetAddress(MACS[0])],
         lease,
         mtu: 1500,

@@ -6,6 +6,7 @@ use smoltcp::time::Instant;
 
 use super::super::arp::table;
 use super::super::serve::{counters, shown, tell_ready};
+use super::doctor::Doctor;
 use super::hook::{Hook, Reason, variables};
 use crate::dhcp::client::ClientLease;
 use crate::link::Offloads;
@@ -60,6 +61,7 @@ pub(super) struct HostService {
     pub(super) ready_fd: Option<i32>,
     /// The hook has been told of the fixed set.
     pub(super) told: bool,
+    pub(super) doctor: Doctor,
 }
 
 impl HostService {
@@ -188,6 +190,7 @@ impl Service for HostService {
             status["stack_ports"] = json!(range_pairs(host.stack_part().ranges()));
             status["stack_ports_used"] = json!(used);
             status["echo_port"] = json!(echo);
+            status["mapped"] = self.doctor.list(host.mapped_leaks());
         }
         if let Station::Leased(leased) = &self.station {
             let client = leased.client();
@@ -212,7 +215,11 @@ impl Service for HostService {
         }
     }
 
-    fn turn(&mut self, _now: Instant) -> anyhow::Result<()> {
+    fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
+        if let Some(host) = self.host() {
+            let leaks: Vec<_> = core::iter::from_fn(|| host.poll_leak()).collect();
+            leaks.iter().for_each(|leak| self.doctor.see(leak, now));
+        }
         self.follow_fixed()?;
         self.follow_lease();
         self.follow_hook()

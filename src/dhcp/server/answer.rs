@@ -84,13 +84,17 @@ impl Server {
         let Context { request, now, .. } = *context;
         let earlier = self.table.get(slot).filter(|lease| lease.client == request.client);
         let host_name = request.host_name.clone();
+        let until = now + self.lease_time(context);
+        let held = earlier.filter(|lease| lease.state == LeaseState::Bound && now < lease.until);
         Lease {
             client: request.client.clone(),
             hardware: request.hardware,
             ip: slot.0,
             set: slot.1,
             state: LeaseState::Bound,
-            until: now + self.lease_time(context),
+            until,
+            since: held.map_or(now, |lease| lease.since),
+            held_until: until,
             host_name: host_name.or_else(|| earlier.and_then(|lease| lease.host_name.clone())),
         }
     }
@@ -158,6 +162,8 @@ impl Server {
         if state == LeaseState::Quarantined {
             tracing::warn!(%ip, set = %slot.1, client = %request.client, "a client found its lease in use by another");
         }
+        // What was only offered nobody has had.
+        lease.held_until = lease.held_until.min(now);
         (lease.state, lease.until) = (state, now + time);
         self.events.push_back(Event::Bindings { ip, hardware: lease.hardware });
         self.table.insert(lease.clone());

@@ -317,7 +317,7 @@ fn leases_never_overlap_and_everybody_gets_one() {
 #[test]
 #[ignore = "takes longer than the others together"]
 fn leases_never_overlap_for_long() {
-    let seeds: u64 = std::env::var("PEARP_SOAK_SEEDS").map_or(1000, |text| text.parse().unwrap());
+    let seeds: u64 = option_env!("PEARP_SOAK_SEEDS").map_or(1000, |text| text.parse().unwrap());
     for seed in SEEDS..SEEDS + seeds {
         play(&fifty(), seed);
         if seed % 10 == 0 {

@@ -2,6 +2,7 @@
 
 mod echo;
 mod inbound;
+mod leaks;
 mod life;
 mod outbound;
 

@@ -7,7 +7,7 @@ use smoltcp::wire::Ipv4Cidr;
 use super::*;
 use crate::dhcp::{Config, LeaseState, Server, ServerLink};
 use crate::node::support::*;
-use crate::node::{Router, RouterConfig};
+use crate::node::{LeakPolicy, Router, RouterConfig};
 use crate::ports::Psid;
 
 const POOLS: &str = "lease = 600\n[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n\
@@ -85,6 +85,7 @@ fn config() -> LeasedConfig {
         stored: None,
         stack_ports: None,
         echo: EchoPort::Lowest,
+        leaks: LeakPolicy::Map,
         authorities: Vec::new(),
         mtu: 1500,
         pro: fixed.pro,

@@ -3,7 +3,7 @@
 use smoltcp::time::Duration;
 
 use super::*;
-use crate::node::{EchoPort, Host, HostConfig, HostLinks, Node};
+use crate::node::{EchoPort, Host, HostConfig, HostLinks, LeakPolicy, Node};
 use crate::ports::PortSet;
 use crate::wire::pe_arp::DEFAULT_PRO;
 
@@ -57,6 +57,7 @@ fn bench() -> Bench {
         set: PortSet::Psid("0,4,1".parse().unwrap()),
         stack_ports: None,
         echo: EchoPort::Lowest,
+        leaks: LeakPolicy::Map,
         authorities: Vec::new(),
         lease: None,
         mtu: 1500,

@@ -1,0 +1,170 @@
+//! What programs send, and what they are told.
+
+use std::collections::VecDeque;
+
+use smoltcp::time::Instant;
+use smoltcp::wire::Ipv4Packet;
+
+use super::{Host, TUN};
+use crate::neighbor::Target;
+use crate::node::ethernet::{complete_icmp, error_about, ip_bytes};
+use crate::node::leak_map::MappedLeak;
+use crate::node::{DropReason, Verdict};
+use crate::wire::icmp::{self, is_host};
+use crate::wire::{FlowKey, FlowKind, Frame, ipv4};
+
+/// Leaks that wait to be looked into; one more is told of by its counter only.
+const MAX_LEAKS: usize = 64;
+
+/// What becomes of a packet whose source port is outside of the set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LeakPolicy {
+    /// The host's stack chooses another source port for it.
+    #[default]
+    Map,
+    /// It is dropped, and the program is told so by ICMP.
+    Reject,
+}
+
+/// A program used a source port outside of the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leak {
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// The port that the program chose.
+    pub port: u16,
+    /// Whom the packet was for.
+    pub to: core::net::Ipv4Addr,
+    /// The port that it has on the wire; `None` where it was dropped.
+    pub mapped: Option<u16>,
+}
+
+/// The first of leaks that somebody who can see processes should look into.
+pub(super) type Leaks = VecDeque<Leak>;
+
+impl Host {
+    /// A leak that has just begun, or, at a limited rate, goes on being dropped.
+    pub fn poll_leak(&mut self) -> Option<Leak> {
+        self.leaks.pop_front()
+    }
+
+    /// The ports of programs that are mapped now.
+    pub fn mapped_leaks(&self) -> impl Iterator<Item = MappedLeak> {
+        self.leak_map.list()
+    }
+
+    /// A packet of a program (PE-ARP rules 86 to 94).
+    pub(super) fn receive_tun(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        complete_icmp(frame);
+        let packet = ipv4::check(frame.bytes())?;
+        if !self.phase().holds() {
+            return Err(DropReason::SetNotHeld);
+        }
+        if packet.src_addr() != self.address.address() {
+            self.prohibit(frame, now);
+            return Err(DropReason::SourceAddress);
+        }
+        let own = packet.dst_addr() == self.address.address();
+        if !self.shared {
+            let key = FlowKey::of(&packet);
+            return match key {
+                Ok(key) if own => self.loop_back(&key, frame, now),
+                _ if own => Ok(Verdict::Forward(TUN)),
+                Ok(key) => self.route_key(&key, frame, false, now),
+                // What a whole address sends needs no ports.
+                Err(_) => {
+                    let (ip, protocol) = (packet.dst_addr(), packet.next_header().into());
+                    self.route(Target { ip, protocol, port: None }, ip, frame, false, now)
+                }
+            };
+        }
+        let mut key = FlowKey::of(&packet)?;
+        let in_program_part = key.source.is_some_and(|port| self.program_part.contains(port));
+        match key.kind {
+            FlowKind::Transport if !in_program_part => self.map_leak(&mut key, frame, now)?,
+            FlowKind::EchoRequest if own => {
+                // PE-ARP rule 92: a ping of the own address is answered here.
+                let reply = icmp::echo_reply(ip_bytes(frame)).ok_or(DropReason::EchoDamaged)?;
+                self.send_to_programs(&reply);
+                return Ok(Verdict::Delivered);
+            }
+            FlowKind::EchoRequest => {
+                let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
+                self.echo_map.map_out(&mut packet, &mut self.rng, now).ok_or(DropReason::EchoIdentifier)?;
+            }
+            FlowKind::EchoReply => return Err(DropReason::EchoIdentifier),
+            FlowKind::IcmpError => {
+                // PE-ARP rule 94: only about packets that were for this host.
+                let about_us = key.embedded_destination == Some(self.address.address());
+                if !about_us || !in_program_part {
+                    return Err(DropReason::ForeignError);
+                }
+            }
+            // PE-ARP rule 67: a group hears everybody on the link.
+            FlowKind::Portless if !is_host(key.destination_address) => {}
+            FlowKind::Portless => {
+                self.prohibit(frame, now);
+                return Err(DropReason::Portless);
+            }
+            FlowKind::Transport => {}
+        }
+        // PE-ARP rule 90: only what this host owns comes back; other sharers are on the LAN.
+        if own && key.destination.is_some_and(|port| self.owns(port)) {
+            return self.loop_back(&key, frame, now);
+        }
+        self.route_key(&key, frame, false, now)
+    }
+
+    /// Tells a program that it may not send this; whether the rate allowed it.
+    fn prohibit(&mut self, frame: &Frame, now: Instant) -> bool {
+        self.send_error(frame, icmp::Error::AdminProhibited, now)
+    }
+
+    /// PE-ARP rules 87 and 88: nothing leaves from a port that is not the host's.
+    fn map_leak(&mut self, key: &mut FlowKey, frame: &mut Frame, now: Instant) -> Result<(), DropReason> {
+        let leak = |mapped| Leak {
+            protocol: key.protocol,
+            port: key.source.unwrap_or(0),
+            to: key.destination_address,
+            mapped,
+        };
+        let mapped = match self.leak_policy {
+            LeakPolicy::Map => self.leak_map.map_out(key, frame, &mut self.stack, &mut self.rng, now),
+            LeakPolicy::Reject => None,
+        };
+        let told = match mapped {
+            Some((port, true)) => Some(leak(Some(port))),
+            Some((_, false)) => None,
+            None => self.prohibit(frame, now).then(|| leak(None)),
+        };
+        self.leaks.extend(told.filter(|_| self.leaks.len() < MAX_LEAKS));
+        match mapped {
+            Some((port, _)) => {
+                key.source = Some(port);
+                self.counters.mapped += 1;
+                Ok(())
+            }
+            None => Err(DropReason::SourcePort),
+        }
+    }
+
+    /// An ICMP error to the host's programs; whether the rate allowed it.
+    pub(super) fn send_error(&mut self, about: &Frame, error: icmp::Error, now: Instant) -> bool {
+        let own = self.address.address();
+        if !self.icmp_limit.allow(own, now) {
+            return false;
+        }
+        // An echo request has been mapped already: its program knows it by its own identifier.
+        if let Some(mut packet) = error_about(about, own, error) {
+            self.echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
+            self.send_to_programs(&packet);
+        }
+        true
+    }
+
+    fn send_to_programs(&mut self, packet: &[u8]) {
+        self.counters.originated += 1;
+        self.counters.count(Verdict::Forward(TUN));
+        self.transmits.push_back((TUN, Frame::from_packet(packet)));
+    }
+}
