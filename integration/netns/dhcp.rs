@@ -9,7 +9,7 @@ use pearp::wire::EthernetAddress;
 use serde_json::{Value, json};
 
 use crate::support::capture::Capture;
-use crate::support::dhcp::{Client, DhcpLab};
+use crate::support::dhcp::{Client, Crowd, DhcpLab};
 use crate::support::lab::{INET, SHARED};
 use crate::support::process::{Process, run};
 use crate::support::requirements::machine;
@@ -262,4 +262,32 @@ fn a_router_without_dhcp_says_so() {
     let lab = crate::support::lab::Lab::with(&["--hosts", "0", "--static"]);
     lab.pearp("router", &["leases"]).fails_in_one_line(1, &["--dhcp"]);
     lab.signal("router", Signal::SIGTERM);
+}
+
+/// `scripts/bench-dhcp` runs it. Every acknowledgement is on the disk before it is sent.
+#[test]
+#[ignore = "measures how fast the machine is"]
+fn thousands_of_leases_a_second() {
+    const CLIENTS: u32 = 10_000;
+    const GOAL: f64 = 2000.0;
+    let pools = "[[shared]]\naddresses = \"198.51.100.2-198.51.100.251\"\nscheme = [0, 6]\n";
+    let mut rates = Vec::new();
+    for window in [1, 16, 64, 200] {
+        let mut dhcp = DhcpLab::alone(pools);
+        let mut crowd = Crowd::new(&dhcp.lab, "x1");
+        let count = if window == 1 { CLIENTS / 10 } else { CLIENTS };
+        let begin = std::time::Instant::now();
+        let given = crowd.lease(count, window);
+        let rate = f64::from(count) / begin.elapsed().as_secs_f64();
+        let different: std::collections::HashSet<_> = given.iter().collect();
+        assert_eq!(different.len(), given.len(), "no set is given twice");
+        println!("{window} clients at a time: {count} leases, {rate:.0} exchanges/s");
+        // All of them are on the disk.
+        let begin = std::time::Instant::now();
+        dhcp.kill_router();
+        println!("  the router serves again {:.2} s after kill -9", begin.elapsed().as_secs_f64());
+        assert_eq!(dhcp.leases().len(), count as usize);
+        rates.push(rate);
+    }
+    assert!(rates.iter().any(|rate| *rate >= GOAL), "{rates:?}");
 }

@@ -1,16 +1,18 @@
 //! Hosts that lease their address and ports by DHCP.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::capture::Capture;
+use crate::support::capture::{Capture, Captured};
 use crate::support::lab::{HOSTS, INET, Lab, SHARED};
 use crate::support::process::{Process, run};
 use crate::support::requirements::machine;
-use crate::support::ssh::{Web, curl};
-use crate::support::wait::{await_some, await_true};
+use crate::support::ssh::{Ssh, Web, curl};
+use crate::support::wait::{await_some, await_true, within};
 
 const H2: &str = "02:00:00:00:02:02";
 
@@ -89,6 +91,37 @@ fn a_host_starts_with_its_lease_while_no_server_is_there() {
     let url = format!("http://{SHARED}:{port}/");
     assert_eq!(run(&mut curl(&lab, "h1", &[&url])).ok(), "page of h2\n");
     lab.run(&["restart", "router"]).ok();
+    ping(&lab, "h1");
+}
+
+/// RFC 2131 §4.4.5. T2 of the shortest lease is after 52.5 s.
+#[test]
+fn a_router_that_is_away_beyond_t2_interrupts_nothing() {
+    let lab = Lab::with(&["--hosts", "2"]);
+    let pools = lab.arguments("router");
+    let pools = &pools[pools.iter().position(|word| word == "--dhcp").unwrap() + 1];
+    let text = fs::read_to_string(pools).unwrap();
+    fs::write(pools, text.replace("lease = 3600", "lease = 60")).unwrap();
+    for node in ["router", "h1", "h2"] {
+        lab.run(&["restart", node]).ok();
+    }
+    assert!(dhcp(&lab, "h1")["left_s"].as_u64() < Some(61));
+    // Sharers talk to each other meanwhile.
+    let ssh = Ssh::new();
+    let port = lab.ports("h2")[0].0 + 22;
+    let _sshd = ssh.serve(&lab, "h2", port);
+    let mut session = ssh.session(&lab, "h1", SHARED, port);
+    end(&lab, "router", Signal::SIGKILL);
+    let rebinding = within(Duration::from_secs(70), || (dhcp(&lab, "h1")["state"] == "rebinding").then_some(()));
+    rebinding.expect("T2 comes");
+    session.echo("nobody renews");
+    lab.run(&["restart", "router"]).ok();
+    await_true("a lease that lasts longer", || {
+        let dhcp = dhcp(&lab, "h1");
+        dhcp["state"] == "bound" && dhcp["left_s"].as_u64() > Some(30)
+    });
+    session.echo("renewed");
+    session.finish();
     ping(&lab, "h1");
 }
 
@@ -249,4 +282,54 @@ fn wrong_flags_of_a_leased_host_are_named() {
     };
     real("/nowhere/lease").fails_in_one_line(1, &["/nowhere/lease", "no directory"]);
     real("/tmp").fails_in_one_line(1, &["is a directory"]);
+}
+
+/// Another maker's server, which carries option 159 as bytes of its configuration: ISC dhcpd, in the legacy node.
+#[test]
+fn a_set_of_another_makers_server() {
+    let lab = Lab::with(&["--hosts", "1"]);
+    let arguments: Vec<_> =
+        lab.arguments("h1").into_iter().filter(|word| word != "--dhcp" && word != "--lease-file").collect();
+    let lease_file = arguments.iter().position(|word| word.ends_with("leases/h1")).unwrap();
+    let arguments = [&arguments[..lease_file], &arguments[lease_file + 1..], &["--dhcp".to_owned()]].concat();
+    for node in ["h1", "router"] {
+        end(&lab, node, Signal::SIGTERM);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    // It gives up root.
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let text = "option port-params code 159 = string;\n\
+                authoritative;\n\
+                default-lease-time 600;\n\
+                subnet 198.51.100.0 netmask 255.255.255.0 { option routers 198.51.100.1; }\n\
+                host h1 {\n\
+                  hardware ethernet 02:00:00:00:02:01;\n\
+                  fixed-address 198.51.100.2;\n\
+                  option port-params 00:04:50:00;\n\
+                }\n";
+    fs::write(path("dhcpd.conf"), text).unwrap();
+    fs::write(path("leases"), "").unwrap();
+    let said = Capture::start(&lab, "lan", "lan", "udp port 67");
+    let server = Process::start(
+        lab.command("legacy", "dhcpd")
+            .args(["-4", "-f", "-d", "-user", "root", "-group", "root", "-cf"])
+            .arg(path("dhcpd.conf"))
+            .arg("-lf")
+            .arg(path("leases"))
+            .arg("-pf")
+            .arg(path("pid"))
+            .arg("eth0"),
+    );
+    server.await_line("Server starting service");
+    let _host = Process::start(lab.command("h1", &machine().pearp).args(&arguments));
+    await_true("the host serves", || lab.serves("h1"));
+    assert_eq!(ports(&lab, "h1"), serde_json::json!([[20_480, 24_575]]), "PSID 5 of (0, 4)");
+    assert_eq!(dhcp(&lab, "h1")["server"], "198.51.100.10");
+    // RFC 7618 §9, byte for byte, in what the server sent and what the client asked for.
+    let packets = said.await_packet("the acknowledgement", |packet| packet.ports() == (67, 68));
+    let option = [159, 4, 0, 4, 0x50, 0];
+    let has = |packet: &&Captured| packet.payload().windows(6).any(|bytes| bytes == option);
+    let with: Vec<_> = packets.iter().filter(has).map(Captured::ports).collect();
+    assert_eq!(with, [(67, 68), (68, 67), (67, 68)], "OFFER, REQUEST, ACK");
 }

@@ -1,5 +1,6 @@
 //! A router that gives leases, and a client that asks for port sets.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -7,7 +8,9 @@ use std::path::PathBuf;
 use dhcproto::v4::{self, DhcpOption, MessageType, OptionCode, UnknownOption};
 use dhcproto::{Decodable, Decoder, Encodable};
 use nix::sys::signal::Signal;
+use pearp::dhcp::client;
 use pearp::link::{Device, Link, OffloadMode};
+use pearp::ports::Psid;
 use pearp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, Frame, Ipv4Packet, Medium, ipv4};
 use smoltcp::time::Instant;
 use smoltcp::wire::UdpPacket;
@@ -16,7 +19,7 @@ use tempfile::TempDir;
 use super::lab::{Lab, ROUTER};
 use super::process::Process;
 use super::requirements::machine;
-use super::wait::{await_some, await_true};
+use super::wait::{PATIENCE, await_some, await_true};
 
 const OPTION_159: u8 = 159;
 
@@ -33,7 +36,17 @@ impl DhcpLab {
     /// `pools` is the configuration; the lease file is in `leases/` of the directory.
     #[track_caller]
     pub(crate) fn up(pools: &str) -> Self {
-        let lab = Lab::with(&["--hosts", "0", "--static"]);
+        Self::of(Lab::with(&["--hosts", "0", "--static"]), pools)
+    }
+
+    /// One that has the machine to itself.
+    #[track_caller]
+    pub(crate) fn alone(pools: &str) -> Self {
+        Self::of(Lab::alone(&["--hosts", "0", "--static"]), pools)
+    }
+
+    #[track_caller]
+    fn of(lab: Lab, pools: &str) -> Self {
         let directory = TempDir::new().expect("a directory for leases");
         fs::create_dir(directory.path().join("leases")).expect("it is new");
         fs::write(directory.path().join("dhcp.toml"), pools).expect("a file can be written");
@@ -86,17 +99,93 @@ pub(crate) struct Client {
     xid: u32,
 }
 
+/// Many clients behind one TAP on the LAN's bridge, as many as a limit allows at a time.
+pub(crate) struct Crowd {
+    device: Device,
+    clients: HashMap<EthernetAddress, client::Client>,
+}
+
+impl Crowd {
+    #[track_caller]
+    pub(crate) fn new(lab: &Lab, name: &str) -> Self {
+        Self { device: tap(lab, name), clients: HashMap::new() }
+    }
+
+    fn transmit(&mut self, hardware: EthernetAddress) {
+        let Some(client) = self.clients.get_mut(&hardware) else { return };
+        while let Some(client::Transmit { message, .. }) = client.poll_transmit() {
+            let bytes = ipv4::udp((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67), &message);
+            let mut frame = Frame::from_packet(&bytes);
+            frame.push_ethernet_header(hardware, EthernetAddress::BROADCAST);
+            // What the queue of the TAP does not take the client sends again.
+            let _ = self.device.send(&frame, Instant::ZERO);
+        }
+    }
+
+    /// `count` clients, with `window` of them asking at a time, get a lease each; the sets that they got.
+    #[track_caller]
+    pub(crate) fn lease(&mut self, count: u32, window: usize) -> Vec<(Ipv4Addr, Psid)> {
+        let begin = std::time::Instant::now();
+        let now = || Instant::from_micros(begin.elapsed().as_micros() as i64);
+        let mut given = Vec::new();
+        let mut next = 0;
+        let mut frame = Frame::buffer();
+        while given.len() < count as usize {
+            while next < count && self.clients.len() < window {
+                let [_, a, b, c] = next.to_be_bytes();
+                let hardware = EthernetAddress([2, 0xD, 0xC, a, b, c]);
+                let seed = u64::from(next);
+                let config = client::Config { hardware, iaid: 0, host_name: None, shares: true, seed };
+                self.clients.insert(hardware, client::Client::new(config, None, now()));
+                self.transmit(hardware);
+                next += 1;
+            }
+            if self.device.receive(&mut frame, Instant::ZERO).is_err() {
+                let due: Vec<_> = self
+                    .clients
+                    .iter_mut()
+                    .filter(|(_, client)| client.poll_timeout().is_some_and(|at| at <= now()))
+                    .map(|(hardware, client)| {
+                        client.handle_timeout(now());
+                        *hardware
+                    })
+                    .collect();
+                due.into_iter().for_each(|hardware| self.transmit(hardware));
+                assert!(begin.elapsed() < PATIENCE, "{} of {count} leases", given.len());
+                std::thread::yield_now();
+                continue;
+            }
+            let Ok(ethernet) = EthernetFrame::new_checked(frame.bytes()) else { continue };
+            let (source, hardware) = (ethernet.src_addr(), ethernet.dst_addr());
+            let Some(client) = self.clients.get_mut(&hardware) else { continue };
+            let Ok(packet) = Ipv4Packet::new_checked(ethernet.payload()) else { continue };
+            let Ok(udp) = UdpPacket::new_checked(packet.payload()) else { continue };
+            let _ = client.handle_message(source, udp.payload(), now());
+            if let Some(client::Event::Probe(lease)) = client.poll_event() {
+                given.push((lease.address.address(), lease.set));
+                self.clients.remove(&hardware);
+            }
+            self.transmit(hardware);
+        }
+        given
+    }
+}
+
+#[track_caller]
+fn tap(lab: &Lab, name: &str) -> Device {
+    let devices = format!("ip tuntap add mode tap {name} && ip link set {name} txqueuelen 10000 master lan up");
+    lab.exec("lan", &["sh", "-c", &devices]).ok();
+    let device = format!("{}:{name}", lab.netns("lan")).parse().expect("a name");
+    Device::open(&device, Medium::Ethernet, OffloadMode::Off).expect("the TAP was made")
+}
+
 /// {address, option 159 as it came}.
 pub(crate) type Given = (Ipv4Addr, Option<Vec<u8>>);
 
 impl Client {
     #[track_caller]
     pub(crate) fn new(lab: &Lab, name: &str, hardware: EthernetAddress) -> Self {
-        let devices = format!("ip tuntap add mode tap {name} && ip link set {name} master lan up");
-        lab.exec("lan", &["sh", "-c", &devices]).ok();
-        let device = format!("{}:{name}", lab.netns("lan")).parse().expect("a name");
-        let device = Device::open(&device, Medium::Ethernet, OffloadMode::Off).expect("the TAP was made");
-        Self { device, hardware, xid: 0x7061 }
+        Self { device: tap(lab, name), hardware, xid: 0x7061 }
     }
 
     pub(crate) fn message(&self, kind: MessageType, listed: &[u8]) -> v4::Message {

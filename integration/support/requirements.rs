@@ -12,6 +12,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("dhclient", "isc-dhcp-client"),
     ("dhcpcd", "dhcpcd-base"),
+    ("dhcpd", "isc-dhcp-server"),
     ("ethtool", "ethtool"),
     ("flock", "util-linux"),
     ("ip", "iproute2"),

@@ -8,12 +8,12 @@ use smoltcp::wire::EthernetAddress;
 const HARDWARE_INTERVAL: Duration = Duration::from_millis(250);
 /// Messages of one link-layer address at once: a host with 16 leases renews all of them.
 const HARDWARE_BURST: u32 = 40;
-/// Messages of one link, after the burst: 500 per second.
-const LINK_INTERVAL: Duration = Duration::from_millis(2);
+/// Messages of one link, after the burst: 10,000 per second, which is less than what one processor answers.
+const LINK_INTERVAL: Duration = Duration::from_micros(100);
 /// Messages of one link at once: a thousand hosts come back after a power failure.
-const LINK_BURST: u32 = 2000;
+const LINK_BURST: u32 = 4000;
 /// Link-layer addresses remembered; more than that at once are not answered.
-const MAX_HARDWARE: usize = 4096;
+const MAX_HARDWARE: usize = 16_384;
 
 /// When the bucket is full again: each message puts that off by the interval.
 fn take(full_at: &mut Instant, interval: Duration, burst: u32, now: Instant) -> bool {
