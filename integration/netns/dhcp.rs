@@ -73,25 +73,9 @@ fn udhcpc_gets_a_whole_address() {
     // What another program thinks of the server's packets.
     capture
         .await_packet("the acknowledgement", |packet| packet.ports() == (67, 68) && packet.bytes.len() > 300);
-    let decoded = await_some("four messages in the capture", || {
-        let decoded = run(std::process::Command::new("tshark").arg("-r").arg(capture.path()).args([
-            "-o",
-            "udp.check_checksum:TRUE",
-            "-o",
-            "ip.check_checksum:TRUE",
-            "-T",
-            "fields",
-            "-e",
-            "dhcp.option.dhcp",
-            "-e",
-            "_ws.malformed",
-            "-e",
-            "_ws.expert.message",
-        ]))
-        .ok();
-        (decoded.lines().count() >= 4).then_some(decoded)
+    let kinds = await_some("four messages in the capture", || {
+        Some(capture.dhcp_by_tshark()).filter(|kinds| kinds.len() >= 4)
     });
-    let kinds: Vec<_> = decoded.lines().map(str::trim_end).collect();
     assert_eq!(kinds, ["1", "2", "3", "5"], "nothing malformed, and no complaint");
 }
 

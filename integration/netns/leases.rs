@@ -112,7 +112,8 @@ fn a_router_that_is_away_beyond_t2_interrupts_nothing() {
     let _sshd = ssh.serve(&lab, "h2", port);
     let mut session = ssh.session(&lab, "h1", SHARED, port);
     end(&lab, "router", Signal::SIGKILL);
-    let rebinding = within(Duration::from_secs(70), || (dhcp(&lab, "h1")["state"] == "rebinding").then_some(()));
+    let rebinding =
+        within(Duration::from_secs(70), || (dhcp(&lab, "h1")["state"] == "rebinding").then_some(()));
     rebinding.expect("T2 comes");
     session.echo("nobody renews");
     lab.run(&["restart", "router"]).ok();
@@ -125,17 +126,23 @@ fn a_router_that_is_away_beyond_t2_interrupts_nothing() {
     ping(&lab, "h1");
 }
 
+/// Starts a host so that it gives its lease back at the end, and ends it; its arguments.
+fn give_back(lab: &Lab, host: &str) -> Vec<String> {
+    let mut arguments = lab.arguments(host);
+    arguments.push("--release".to_owned());
+    end(lab, host, Signal::SIGTERM);
+    let mut process = Process::start(lab.command(host, &machine().pearp).args(&arguments));
+    await_true("the host serves", || lab.serves(host));
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.finish(), Some(0), "{}", process.transcript());
+    await_true("the router knows", || lease_of(lab, host).is_none());
+    arguments
+}
+
 #[test]
 fn a_lease_can_be_given_back() {
     let lab = Lab::up();
-    let mut arguments = lab.arguments("h3");
-    arguments.push("--release".to_owned());
-    end(&lab, "h3", Signal::SIGTERM);
-    let mut host = Process::start(lab.command("h3", &machine().pearp).args(&arguments));
-    await_true("the host serves", || lab.serves("h3"));
-    host.signal(Signal::SIGTERM);
-    assert_eq!(host.finish(), Some(0), "{}", host.transcript());
-    await_true("the router knows", || lease_of(&lab, "h3").is_none());
+    let arguments = give_back(&lab, "h3");
     let at = arguments.iter().position(|word| word == "--lease-file").unwrap();
     assert!(!fs::exists(&arguments[at + 1]).unwrap(), "nothing to ask for next time");
     let table = lab.pearp_json("router", &["arp"]);
@@ -172,20 +179,8 @@ fn a_set_that_a_squatter_uses_is_declined() {
     let resting = leases.as_array().unwrap().iter().find(|lease| lease["ports"] == set).unwrap();
     assert_eq!(resting["state"], "quarantined");
     // tshark understands what was said.
-    let decoded = run(std::process::Command::new("tshark").arg("-r").arg(declined.path()).args([
-        "-T",
-        "fields",
-        "-e",
-        "dhcp.option.dhcp",
-        "-e",
-        "_ws.malformed",
-        "-e",
-        "_ws.expert.message",
-    ]))
-    .ok();
-    let kinds: Vec<_> = decoded.lines().map(|line| line.trim_end().to_owned()).collect();
     // REQUEST of the stored lease, ACK, DECLINE; DISCOVER, OFFER, REQUEST, ACK.
-    assert_eq!(kinds, ["3", "5", "4", "1", "2", "3", "5"]);
+    assert_eq!(declined.dhcp_by_tshark(), ["3", "5", "4", "1", "2", "3", "5"]);
 }
 
 /// Who had it then, and who has it now.
@@ -206,14 +201,7 @@ fn who_had_a_port() {
     assert!(shown.contains("h2") && shown.contains("unless it is renewed"), "{shown}");
 
     // It is given back, and h2 has another one.
-    let mut arguments = lab.arguments("h2");
-    arguments.push("--release".to_owned());
-    end(&lab, "h2", Signal::SIGTERM);
-    let mut host = Process::start(lab.command("h2", &machine().pearp).args(&arguments));
-    await_true("the host serves", || lab.serves("h2"));
-    host.signal(Signal::SIGTERM);
-    assert_eq!(host.finish(), Some(0), "{}", host.transcript());
-    await_true("the router knows", || lease_of(&lab, "h2").is_none());
+    give_back(&lab, "h2");
     who("198.51.100.2:9000", &[]).fails_in_one_line(1, &["nobody had a lease of 198.51.100.2:9000"]);
     let from = first["from"].as_str().unwrap();
     let then = who("198.51.100.2:9000", &["--at", from, "--json"]).ok();

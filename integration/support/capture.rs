@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pcap_file::DataLink;
 use pcap_file::pcap::PcapReader;
@@ -10,7 +10,7 @@ use pearp::wire::{Frame, Gso, GsoKind, Medium, Segments};
 use tempfile::TempDir;
 
 use super::lab::Lab;
-use super::process::Process;
+use super::process::{Process, run};
 use super::wait::await_some;
 
 pub(crate) const ICMP: u8 = 1;
@@ -76,9 +76,14 @@ impl Capture {
         Self { _tcpdump: tcpdump, file, _directory: directory }
     }
 
-    /// The file, for other programs.
-    pub(crate) fn path(&self) -> &Path {
-        &self.file
+    /// What tshark makes of it: a line for each packet, with its DHCP message type, and whatever is wrong with it.
+    #[track_caller]
+    pub(crate) fn dhcp_by_tshark(&self) -> Vec<String> {
+        let checks = ["-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"];
+        let fields = ["dhcp.option.dhcp", "_ws.malformed", "_ws.expert.message"].map(|field| ["-e", field]);
+        let mut tshark = std::process::Command::new("tshark");
+        tshark.arg("-r").arg(&self.file).args(checks).args(["-T", "fields"]).args(fields.as_flattened());
+        run(&mut tshark).ok().lines().map(|line| line.trim_end().to_owned()).collect()
     }
 
     /// Whatever IPv4 has been captured so far.

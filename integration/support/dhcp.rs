@@ -173,7 +173,8 @@ impl Crowd {
 
 #[track_caller]
 fn tap(lab: &Lab, name: &str) -> Device {
-    let devices = format!("ip tuntap add mode tap {name} && ip link set {name} txqueuelen 10000 master lan up");
+    let devices =
+        format!("ip tuntap add mode tap {name} && ip link set {name} txqueuelen 10000 master lan up");
     lab.exec("lan", &["sh", "-c", &devices]).ok();
     let device = format!("{}:{name}", lab.netns("lan")).parse().expect("a name");
     Device::open(&device, Medium::Ethernet, OffloadMode::Off).expect("the TAP was made")
