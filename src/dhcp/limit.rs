@@ -8,8 +8,8 @@ use smoltcp::wire::EthernetAddress;
 const HARDWARE_INTERVAL: Duration = Duration::from_millis(250);
 /// Messages of one link-layer address at once: a host with 16 leases renews all of them.
 const HARDWARE_BURST: u32 = 40;
-/// Messages of one link, after the burst: 10,000 per second, which is less than what one processor answers.
-const LINK_INTERVAL: Duration = Duration::from_micros(100);
+/// Messages of one link, after the burst: 20,000 per second, about what one processor answers.
+const LINK_INTERVAL: Duration = Duration::from_micros(50);
 /// Messages of one link at once: a thousand hosts come back after a power failure.
 const LINK_BURST: u32 = 4000;
 /// Link-layer addresses remembered; more than that at once are not answered.
