@@ -34,6 +34,11 @@ fn dhcp() {
 }
 
 #[test]
+fn dhcp_client() {
+    replay("dhcp_client", fuzzed::dhcp_client);
+}
+
+#[test]
 fn offload() {
     replay("offload", fuzzed::offload);
 }

@@ -41,7 +41,7 @@ const BEFORE: &str = "scheme = [0, 4]";
 const AFTER: &str = "scheme = [0, 5]";
 
 /// Addresses of the pools, the server, outside the pools, of another network, and none.
-const ADDRESSES: [[u8; 4]; 8] = [
+pub(crate) const ADDRESSES: [[u8; 4]; 8] = [
     [198, 51, 100, 2],
     [198, 51, 100, 3],
     [198, 51, 100, 100],
@@ -53,7 +53,7 @@ const ADDRESSES: [[u8; 4]; 8] = [
 ];
 
 #[derive(Arbitrary, Debug)]
-enum DhcpOption {
+pub(crate) enum DhcpOption {
     Kind(u8),
     Requested(u8),
     Server(bool),
@@ -73,7 +73,7 @@ enum DhcpOption {
 }
 
 impl DhcpOption {
-    fn write(&self, bytes: &mut Vec<u8>) {
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         let (code, data) = match self {
             Self::Kind(kind) => (53, vec![pick(&[1, 3, 3, 4, 7, 8, 2, 0], *kind)]),
             Self::Requested(ip) => (50, pick(&ADDRESSES, *ip).to_vec()),

@@ -5,6 +5,7 @@
 //! ones made, and PE-ARP messages are built field by field, valid or nearly so.
 
 mod dhcp;
+mod dhcp_client;
 
 use std::net::Ipv4Addr;
 
@@ -349,6 +350,11 @@ pub fn swarm(data: &[u8]) {
 /// A DHCP server under a sequence of messages, restarts, disks that fail, and time.
 pub fn dhcp(data: &[u8]) {
     dhcp::run(data);
+}
+
+/// A DHCP client under a sequence of answers, probes, restarts and time.
+pub fn dhcp_client(data: &[u8]) {
+    dhcp_client::run(data);
 }
 
 /// Routers under a sequence of steps: one that learns, and one that is told.
