@@ -1,8 +1,9 @@
 //! Hosts that lease their address and ports by DHCP.
 
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use crate::support::lab::{HOSTS, INET, Lab, SHARED};
 use crate::support::process::{Process, run};
 use crate::support::requirements::machine;
 use crate::support::ssh::{Ssh, Web, curl};
-use crate::support::wait::{await_some, await_true, within};
+use crate::support::wait::{PATIENCE, await_some, await_true, within};
 
 const H2: &str = "02:00:00:00:02:02";
 
@@ -320,4 +321,58 @@ fn a_set_of_another_makers_server() {
     let has = |packet: &&Captured| packet.payload().windows(6).any(|bytes| bytes == option);
     let with: Vec<_> = packets.iter().filter(has).map(Captured::ports).collect();
     assert_eq!(with, [(67, 68), (68, 67), (67, 68)], "OFFER, REQUEST, ACK");
+}
+
+/// PE-ARP rule 74: what is still under way to the old owner finds nobody, until the set has rested; then the other host
+/// has it.
+#[test]
+fn a_set_that_moves_rests_between_its_owners() {
+    const REST: Duration = Duration::from_secs(5);
+    // One set for each address, and one address is enough.
+    let lab = Lab::with(&["--hosts", "2", "--psid", "0,1"]);
+    let arguments = lab.arguments("router");
+    let pools = &arguments[arguments.iter().position(|word| word == "--dhcp").unwrap() + 1];
+    let one = "lease = 60\nrest = 5\n[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 1]\n";
+    fs::write(pools, one).unwrap();
+    end(&lab, "h2", Signal::SIGKILL);
+    let h2 = lab.arguments("h1").join(" ").replace("h1", "h2").replace("02:00:00:00:02:01", H2);
+    let file = h2.split(' ').skip_while(|word| *word != "--lease-file").nth(1).unwrap();
+    fs::remove_file(file).unwrap();
+    lab.run(&["restart", "router"]).ok();
+    lab.run(&["restart", "h1"]).ok();
+
+    // Somebody outside talks to h1, and goes on when it is gone.
+    let port = lab.ports("h1")[0].0 + 7;
+    let there = lab.inside("h1", || UdpSocket::bind((SHARED, port)).unwrap());
+    let outside = lab.inside("inet", || UdpSocket::bind((INET, 7000)).unwrap());
+    for socket in [&there, &outside] {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    outside.send_to(b"before", (SHARED, port)).unwrap();
+    let mut space = [0; 100];
+    assert_eq!(there.recv(&mut space).unwrap(), 6);
+    let new_owner = Process::start(lab.command("h2", &machine().pearp).args(h2.split(' ')));
+    await_true("h2 looks for an offer", || dhcp(&lab, "h2")["state"] == "selecting");
+    let arriving = Capture::start(&lab, "h2", "pe0", "udp");
+    give_back(&lab, "h1");
+    let given_back = Instant::now();
+    let mut sent = 0_u64;
+    let bound = within(PATIENCE * 2, || {
+        outside.send_to(b"to the old owner", (SHARED, port)).unwrap();
+        sent += 1;
+        (dhcp(&lab, "h2")["state"] == "bound").then(|| given_back.elapsed())
+    });
+    let rested = bound.unwrap_or_else(|| panic!("h2 gets nothing: {}", new_owner.transcript()));
+    assert!(rested >= REST, "after {rested:?}");
+    assert_eq!(lease_of(&lab, "h2").expect("it is leased")["ports"], serde_json::json!([[32_768, 65_535]]));
+    // Those of the rest ended in the router; a few of the last moments may have found the new owner.
+    let dropped = lab.pearp_json("router", &["status"])["drops"]["no_owner"].as_u64().unwrap_or(0);
+    let late = arriving.packets().len() as u64;
+    assert!(dropped > 0 && late < sent / 10, "{dropped} dropped and {late} late of {sent}");
+    // And now it is the new one's.
+    let there = lab.inside("h2", || UdpSocket::bind(("0.0.0.0", port)).unwrap());
+    there.set_read_timeout(Some(PATIENCE)).unwrap();
+    outside.send_to(b"to the new owner", (SHARED, port)).unwrap();
+    assert_eq!(there.recv(&mut space).unwrap(), 16);
+    assert_eq!(&space[..16], b"to the new owner");
 }
