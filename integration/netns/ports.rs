@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::capture::{Capture, TCP, UDP};
 use crate::support::lab::{INET, LEGACY, Lab, Ranges, SHARED, contains, ranges};
-use crate::support::process::run;
+use crate::support::process::{Process, run};
 use crate::support::ssh::{Ssh, Web, curl};
 use crate::support::wait::PATIENCE;
 
@@ -244,4 +244,80 @@ fn a_source_port_outside_the_set_is_mapped() {
         .iter()
         .filter(|packet| packet.ethernet.is_some_and(|addresses| addresses[6..] == [2, 0, 0, 0, 2, 1]));
     assert!(from_h1.all(|packet| contains(&own, packet.ports().0)), "nothing leaves from another port");
+}
+
+/// The ports that `pearp ports` lists as chosen anew, with their programs.
+fn mapped(lab: &Lab, host: &str) -> Vec<(u64, String)> {
+    let usage = lab.pearp_json(host, &["ports"]);
+    let mapped = usage["mapped"].as_array().unwrap().iter();
+    mapped
+        .map(|line| (line["port"].as_u64().unwrap(), line["name"].as_str().unwrap_or("").to_owned()))
+        .collect()
+}
+
+/// A DNS question for the address of `name.lab`.
+fn dns_question(name: &str) -> Vec<u8> {
+    let mut bytes = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in [name, "lab"] {
+        bytes.push(label.len() as u8);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.extend([0, 0, 1, 0, 1]);
+    bytes
+}
+
+/// A resolver that draws its own source ports, by way of another one outside.
+#[test]
+fn unbound_works_and_is_named() {
+    let lab = Lab::up();
+    let directory = tempfile::tempdir().unwrap();
+    let start = |node: &str, listen: &str, more: &str| {
+        let config = directory.path().join(format!("{node}.conf"));
+        let text = format!(
+            "server:\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n use-syslog: no\n interface: {listen}\n \
+             access-control: 0.0.0.0/0 allow\n do-ip6: no\n module-config: \"iterator\"\n \
+             do-not-query-localhost: no\n{more}\nremote-control:\n control-enable: no\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let server = Process::start(lab.command(node, "unbound").args(["-d", "-c"]).arg(&config));
+        server.await_line("start of service");
+        server
+    };
+    let zone = " local-zone: \"lab.\" redirect\n local-data: \"lab. 60 IN A 192.0.2.1\"\n";
+    let _outside = start("inet", "203.0.113.80@53", zone);
+    let _resolver =
+        start("h1", "127.0.0.1@5353", "forward-zone:\n name: \".\"\n forward-addr: 203.0.113.80\n");
+    let socket = lab.inside("h1", || UdpSocket::bind("127.0.0.1:0").unwrap());
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect("127.0.0.1:5353").unwrap();
+    let mut answer = [0; 512];
+    // Of 64,512 ports that it draws from, 3,584 are in the set.
+    for number in 0..20 {
+        socket.send(&dns_question(&format!("name{number}"))).unwrap();
+        let len = socket.recv(&mut answer).unwrap();
+        assert_eq!((answer[3] & 0xF, &answer[len - 4..len]), (0, &[192, 0, 2, 1][..]), "name{number}");
+    }
+    let mapped = mapped(&lab, "h1");
+    assert!(mapped.iter().any(|(_, name)| name == "unbound"), "{mapped:?}");
+    let logs = lab.run(&["logs", "h1"]).ok();
+    assert!(logs.contains("unbound (process ") && logs.contains("outgoing-port-permit"), "{logs}");
+}
+
+/// Programs that make their packets by hand.
+#[test]
+fn nmap_and_mtr_work() {
+    let lab = Lab::up();
+    let _web = Web::serve(&lab, "inet", 80);
+    let scan = lab.exec("h1", &["nmap", "-n", "-Pn", "-sS", "-p", "80,81", INET]).ok();
+    assert!(scan.contains("80/tcp open") && scan.contains("81/tcp closed"), "{scan}");
+    let names = mapped(&lab, "h1");
+    assert!(!names.is_empty(), "{scan}");
+    for option in ["-u", "-T"] {
+        let report = lab.exec("h2", &["mtr", "-n", "-r", "-c", "2", "-P", "80", option, INET]).ok();
+        let hops: Vec<_> = report.lines().filter(|line| line.contains(".|--")).collect();
+        assert!(hops.len() == 2 && hops[0].contains("198.51.100.1") && hops[1].contains(INET), "{report}");
+        assert!(hops.iter().all(|hop| hop.contains(" 0.0%")), "{report}");
+    }
+    let status = lab.pearp_json("h1", &["status"]);
+    assert_eq!(status["drops"].get("source_port"), None, "{status}");
 }

@@ -17,7 +17,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("flock", "util-linux"),
     ("ip", "iproute2"),
     ("mount", "mount"),
+    ("mtr", "mtr-tiny"),
     ("nc", "netcat-openbsd"),
+    ("nmap", "nmap"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
     ("prlimit", "util-linux"),
@@ -32,6 +34,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("tcpdump", "tcpdump"),
     ("traceroute", "traceroute"),
     ("tshark", "tshark"),
+    ("unbound", "unbound"),
     ("unshare", "util-linux"),
 ];
 
