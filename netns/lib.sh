@@ -21,7 +21,8 @@ lab_dir=        # run_dir/labs/NAME, the record
 nodes=()        # node names in the order of `status`
 namespaces=()   # every namespace that the lab makes, the bridges' included
 declare -A netns_of=() address_of=() mac_of=() ports_of=()
-lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu='' lab_static='' lab_leaks=''
+readonly LAB_OPTIONS=(hosts swarm psid offload mtu leaks static) # of `up`; each is in lab_NAME
+lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu='' lab_leaks='' lab_static=''
 
 # ---------------------------------------------------------------------------------------------------- messages
 
@@ -75,7 +76,7 @@ find_pearp() { # [again]
 # ------------------------------------------------------------------------------------------------- the record
 
 # run_dir/labs/NAME/
-#   config       hosts=, swarm=, psid=, offload=, mtu=, static= and leaks= as `up` was told
+#   config       NAME=VALUE for each of LAB_OPTIONS, as `up` was told
 #   unfinished   there while `up` is at work, or if it was killed
 #   dhcp.toml    the pools of the router, unless the lab is static
 #   leases/      what the router gave, and what each host has
@@ -98,19 +99,11 @@ has_process() { [[ $1 == router || $1 == swarm || $1 =~ ^h[0-9]+$ ]]; }
 read_record() {
     local key value node netns address mac ports
     nodes=() namespaces=() netns_of=() address_of=() mac_of=() ports_of=()
-    lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu='' lab_static=''
+    lab_hosts='' lab_swarm=0 lab_psid='' lab_offload='' lab_mtu='' lab_leaks='' lab_static=''
     # `nodes` is the last file that `up` writes: without it nothing has been made yet.
     [[ -f $lab_dir/nodes ]] || return 0
     while IFS='=' read -r key value; do
-        case $key in
-        hosts) lab_hosts=$value ;;
-        swarm) lab_swarm=$value ;;
-        psid) lab_psid=$value ;;
-        offload) lab_offload=$value ;;
-        mtu) lab_mtu=$value ;;
-        static) lab_static=$value ;;
-        leaks) lab_leaks=$value ;;
-        esac
+        [[ " ${LAB_OPTIONS[*]} " != *" $key "* ]] || printf -v "lab_$key" '%s' "$value"
     done <"$lab_dir/config"
     mapfile -t namespaces <"$lab_dir/namespaces"
     while read -r node netns address mac ports; do
@@ -120,13 +113,14 @@ read_record() {
 }
 
 write_record() {
-    local node
+    local node option value
     mkdir -p "$lab_dir/bin" "$lab_dir/leases" "$run_dir/control"
     : >"$lab_dir/unfinished"
     ln -sfn -- "$pearp" "$lab_dir/bin/pearp"
-    printf 'hosts=%s\nswarm=%s\npsid=%s\noffload=%s\nmtu=%s\nstatic=%s\nleaks=%s\n' \
-        "$lab_hosts" "$lab_swarm" "$lab_psid" "$lab_offload" "$lab_mtu" "$lab_static" "$lab_leaks" \
-        >"$lab_dir/config"
+    for option in "${LAB_OPTIONS[@]}"; do
+        value=lab_$option
+        printf '%s=%s\n' "$option" "${!value}"
+    done >"$lab_dir/config"
     [[ -n $lab_static ]] || write_pools >"$lab_dir/dhcp.toml"
     write_namespaces
     for node in "${nodes[@]}"; do

@@ -47,6 +47,11 @@ const MAX_REBOOTS: u32 = 2;
 const SILENT_TRIES: u32 = 2;
 /// RFC 2131 §3.1 item 5: the wait after a DECLINE; after a refusal, so that two who disagree do not make a storm.
 const DECLINE_WAIT: Duration = Duration::from_secs(10);
+/// A set that was declined is not taken for so long: the DECLINE may still be under way, and would end the new lease
+/// when it arrives, of which the client would know nothing (the life of a segment in RFC 9293 §3.4.1).
+const DECLINED_TIME: Duration = Duration::from_secs(120);
+/// Declined sets that are remembered.
+const MAX_DECLINED: usize = 16;
 /// What is shorter is no lease that a host can use.
 const MIN_LEASE: Duration = Duration::from_secs(10);
 
@@ -179,6 +184,8 @@ pub struct Client {
     state: ClientState,
     wanted: Option<Wanted>,
     lease: Option<ClientLease>,
+    /// What was declined, and until when that is remembered.
+    declined: VecDeque<(Ipv4Addr, Psid, Instant)>,
     /// The server's link-layer address, or that of a relay; broadcast while it is unknown.
     via: EthernetAddress,
     xid: u32,
@@ -207,6 +214,7 @@ impl Client {
                 server: None,
             }),
             lease: stored,
+            declined: VecDeque::new(),
             via: EthernetAddress::BROADCAST,
             xid: 0,
             began: now,
@@ -261,6 +269,14 @@ impl Client {
             (ClientState::Selecting, MessageType::Offer) => {
                 // The first one that is of use: there is no better and no worse set.
                 let lease = self.lease_of(&answer, now)?;
+                self.declined.retain(|(_, _, until)| now < *until);
+                let offered = (lease.address.address(), lease.set);
+                if self.declined.iter().any(|(ip, set, _)| (*ip, *set) == offered) {
+                    // The server does not know yet, or never will.
+                    self.decline(&lease, now);
+                    self.give_up(now, DECLINE_WAIT);
+                    return Ok(());
+                }
                 let server = Some(lease.server);
                 self.wanted = Some(Wanted { ip: lease.address.address(), set: lease.set, server });
                 self.enter(ClientState::Requesting, now);
@@ -356,18 +372,28 @@ impl Client {
         if free || !(self.state == ClientState::Probing || self.state.uses()) {
             return;
         }
+        self.decline(&lease, now);
+        self.give_up(now, DECLINE_WAIT);
+    }
+
+    fn decline(&mut self, lease: &ClientLease, now: Instant) {
+        let (ip, set) = (lease.address.address(), lease.set);
         self.xid = self.rng.random();
         self.send(
             None,
             Ipv4Addr::UNSPECIFIED,
             Question {
-                requested: Some(lease.address.address()),
-                set: Some(lease.set),
+                requested: Some(ip),
+                set: Some(set),
                 server: Some(lease.server),
                 ..self.question(MessageType::Decline, now)
             },
         );
-        self.give_up(now, DECLINE_WAIT);
+        self.declined.retain(|(other, other_set, _)| (*other, *other_set) != (ip, set));
+        if self.declined.len() >= MAX_DECLINED {
+            self.declined.pop_front();
+        }
+        self.declined.push_back((ip, set, now + DECLINED_TIME));
     }
 
     /// Gives the lease back and does nothing more.

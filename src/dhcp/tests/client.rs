@@ -238,6 +238,26 @@ fn a_set_that_somebody_uses_is_declined() {
     assert_eq!((rig.events.last(), rig.client.lease()), (Some(&client::Event::Lost), None));
 }
 
+/// A DECLINE that comes late must not end a lease that the client got meanwhile.
+#[test]
+fn a_set_that_was_declined_is_not_taken_while_that_is_under_way() {
+    let mut rig = Rig::new();
+    rig.settle();
+    let [client::Event::Probe(lease)] = &rig.events[..] else { panic!("{:?}", rig.events) };
+    let taken = lease.clone();
+    // The DECLINE gets lost.
+    rig.connected = false;
+    rig.client.probed(false, rig.now);
+    rig.settle();
+    rig.connected = true;
+    rig.wait_until(at(10));
+    assert_eq!(rig.kinds()[3..], [MessageType::Discover, MessageType::Decline], "the same was offered");
+    assert_eq!(rig.bench.state((taken.address.address(), taken.set)), Some(LeaseState::Quarantined));
+    rig.wait_until(at(20));
+    let Some(client::Event::Probe(lease)) = rig.events.last() else { panic!("{:?}", rig.events) };
+    assert_ne!(lease.set, taken.set);
+}
+
 #[test]
 fn a_lease_is_given_back() {
     let mut rig = Rig::bound();

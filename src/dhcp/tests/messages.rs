@@ -311,7 +311,7 @@ fn host_names_are_kept() {
     assert_eq!(bench.disk[0].host_name.as_deref(), Some("h1"));
     bench.lease(sharer(1), at(1));
     assert_eq!(bench.disk[0].host_name.as_deref(), Some("h1"), "also where a renewal has none");
-    bench.lease(|kind| ask(kind, mac(2)).raw(12, b"evil\nname"), at(0));
+    bench.lease(|kind| ask(kind, mac(2)).raw(12, b"evil\nname"), at(2));
     assert!(
         bench
             .disk

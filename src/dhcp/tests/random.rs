@@ -139,7 +139,8 @@ impl World {
     fn meet_fate(&mut self, number: usize) {
         let now = self.now;
         let next = now + self.random_life();
-        let soon = now + Duration::from_secs(self.rng.random_range(0..20_000));
+        // Not while a message of its past is under way: no server could tell it from a new one.
+        let soon = now + Duration::from_secs(self.rng.random_range(30..20_000));
         let dice = self.rng.random_range(0..4);
         let calm = self.is_calm();
         let seed = self.rng.random();
