@@ -322,12 +322,29 @@ impl Host {
 
     /// A packet for a port of the own set.
     fn loop_back(&mut self, key: &FlowKey, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        if self.is_for_stack(key) { self.give_to_stack(frame, now) } else { Ok(Verdict::Forward(TUN)) }
+        if self.is_for_programs(key, frame, now) {
+            Ok(Verdict::Forward(TUN))
+        } else {
+            self.give_to_stack(frame, now)
+        }
     }
 
-    /// Whether the own stack, and not a program, takes the packet. It has a part of a shared set; of a whole
-    /// address it has the ports that it uses.
-    fn is_for_stack(&self, key: &FlowKey) -> bool {
+    /// Whether a program, and not the own stack, takes a packet for a port of the own set. One whose port was chosen anew
+    /// gets its own port back.
+    fn is_for_programs(&mut self, key: &FlowKey, frame: &mut Frame, now: Instant) -> bool {
+        if !self.is_of_stack_part(key) {
+            return true;
+        }
+        match key.kind {
+            FlowKind::Transport => self.leak_map.map_in(key, frame, now),
+            FlowKind::IcmpError => self.leak_map.map_error(key, frame.bytes_mut()),
+            FlowKind::EchoRequest | FlowKind::EchoReply | FlowKind::Portless => false,
+        }
+    }
+
+    /// Whether the packet is for a port of the own stack. It has a part of a shared set; of a whole address it has the
+    /// ports that it uses.
+    fn is_of_stack_part(&self, key: &FlowKey) -> bool {
         let of_stack = |port| self.stack_part.contains(port) && (self.shared || self.stack.uses(port));
         key.protocol != ICMP && key.destination.is_some_and(of_stack)
     }
@@ -437,12 +454,6 @@ impl Host {
                 self.echo_map.map_error(&mut packet).ok_or(DropReason::EchoIdentifier)?;
                 Ok(Verdict::Forward(TUN))
             }
-            (FlowKind::IcmpError, Some(_)) if self.leak_map.map_error(&key, frame.bytes_mut()) => {
-                Ok(Verdict::Forward(TUN))
-            }
-            (FlowKind::Transport, Some(_)) if self.leak_map.map_in(&key, frame, now) => {
-                Ok(Verdict::Forward(TUN))
-            }
             (_, Some(port)) if self.owns(port) => self.loop_back(&key, frame, now),
             // PE-ARP rule 7: nobody but the owner answers.
             (_, Some(_)) => Err(DropReason::NotOurPort),
@@ -504,7 +515,7 @@ impl Host {
         if key.destination_address == self.address.address()
             && key.destination.is_some_and(|port| self.owns(port))
         {
-            if !self.is_for_stack(&key) {
+            if self.is_for_programs(&key, frame, now) {
                 return Ok(Verdict::Forward(TUN));
             }
             let taken = self.stack.receive(frame.bytes());

@@ -72,6 +72,27 @@ fn a_port_outside_the_set_is_mapped_there_and_back() {
     }
 }
 
+/// To another program, and to the own stack, by the shared address: the answers come back by the TUN, not by the LAN.
+#[test]
+fn a_mapped_program_talks_to_its_own_host() {
+    let mut bench = mapping();
+    let outcome = bench.give(TUN, Frame::from_packet(&udp((SHARED, OUTSIDE), PROGRAM, b"hello")));
+    outcome.is(Verdict::Forward(TUN), &[("forwarded", 1), ("mapped", 1)]);
+    let (port, to) = ports(outcome.frame.bytes());
+    assert!(bench.node.stack_part().contains(port) && to == PROGRAM.1, "{port}");
+    let outcome = bench.give(TUN, Frame::from_packet(&udp(PROGRAM, (SHARED, port), b"and back")));
+    outcome.is(Verdict::Forward(TUN), &[("forwarded", 1)]);
+    assert_eq!(ports(outcome.frame.bytes()), (PROGRAM.1, OUTSIDE));
+    assert!(is_sound(outcome.frame.bytes()));
+
+    let echo = bench.node.services().udp_echo.unwrap();
+    let outcome = bench.give(TUN, Frame::from_packet(&udp((SHARED, OUTSIDE), (SHARED, echo), b"echo")));
+    assert_eq!(outcome.verdict, Verdict::Delivered);
+    let answer = outcome.only_packet(TUN);
+    assert_eq!(ports(answer), (echo, OUTSIDE));
+    assert!(is_sound(answer));
+}
+
 /// What a device would have finished.
 #[test]
 fn an_open_checksum_stays_open() {
