@@ -10,8 +10,8 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Role, Router, RouterConfig, RouterLink,
-    Verdict,
+    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
+    RouterLink, Verdict,
 };
 use pearp::ports::{PortSet, Psid};
 use pearp::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, PeAddress, Record};
@@ -118,19 +118,21 @@ fn nothing_is_allocated_per_frame() {
 
     let mut host = Host::new(
         HostConfig {
-            links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
-            hardware: HOST_MAC,
+            options: HostOptions {
+                links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
+                hardware: HOST_MAC,
+                stack_ports: None,
+                echo: EchoPort::Lowest,
+                leaks: LeakPolicy::Map,
+                authorities: Vec::new(),
+                mtu: 1500,
+                pro: DEFAULT_PRO,
+                seed: 1,
+            },
             address: "198.51.100.2/24".parse().unwrap(),
             gateway: Some(ROUTER),
             set: PortSet::Psid(psid),
-            stack_ports: None,
-            echo: EchoPort::Lowest,
-            leaks: LeakPolicy::Map,
-            authorities: Vec::new(),
             lease: None,
-            mtu: 1500,
-            pro: DEFAULT_PRO,
-            seed: 1,
         },
         now,
     )

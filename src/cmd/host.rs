@@ -15,7 +15,7 @@ use super::router::parse_address;
 use super::serve::{ServeArgs, parse_hardware, shown};
 use crate::dhcp::client;
 use crate::link::{DeviceName, Link};
-use crate::node::{EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LeasedConfig, LeasedHost};
+use crate::node::{EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig, LeasedHost};
 use crate::ports::{PortSet, Psid};
 use crate::runtime::{Clock, EventLoop, LeaseFile, random_seed};
 use crate::wire::Medium;
@@ -163,25 +163,21 @@ fn fixed_config(args: &HostArgs, address: Ipv4Cidr) -> anyhow::Result<HostConfig
     {
         bail!("gateway {gateway} is not another node of {}", address.network());
     }
-    Ok(HostConfig {
-        links: links(args),
+    Ok(HostConfig { options: options(args)?, address, gateway: args.gateway, set, lease: None })
+}
+
+fn options(args: &HostArgs) -> anyhow::Result<HostOptions> {
+    Ok(HostOptions {
+        links: HostLinks { lan: args.lan.to_string(), tun: args.tun.to_string() },
         hardware: args.mac,
-        address,
-        gateway: args.gateway,
-        set,
         stack_ports: args.stack_ports,
         echo: args.echo,
         leaks: args.leaks,
         authorities: args.authority.clone(),
-        lease: None,
         mtu: args.serve.mtu(),
         pro: args.serve.pro,
         seed: random_seed()?,
     })
-}
-
-fn links(args: &HostArgs) -> HostLinks {
-    HostLinks { lan: args.lan.to_string(), tun: args.tun.to_string() }
 }
 
 /// A host that asks for what it had before, or for anything.
@@ -196,16 +192,6 @@ fn leased(args: &HostArgs, clock: &Clock) -> anyhow::Result<(LeasedHost, Option<
     let open = |path: &PathBuf| LeaseFile::new(path.clone(), config.id(), clock.epoch());
     let lease_file = args.lease_file.as_ref().map(open).transpose()?;
     let stored = lease_file.as_ref().and_then(LeaseFile::load);
-    let config = LeasedConfig {
-        links: links(args),
-        client: config,
-        stored,
-        stack_ports: args.stack_ports,
-        echo: args.echo,
-        leaks: args.leaks,
-        authorities: args.authority.clone(),
-        mtu: args.serve.mtu(),
-        pro: args.serve.pro,
-    };
+    let config = LeasedConfig { options: options(args)?, client: config, stored };
     Ok((LeasedHost::new(config, clock.now()), lease_file))
 }

@@ -47,21 +47,13 @@ pub struct HostLinks {
     pub tun: String,
 }
 
-/// Configuration of a host.
+/// What a host is, whatever address and set it has.
 #[derive(Clone, Debug)]
-pub struct HostConfig {
+pub struct HostOptions {
     /// Names of its links.
     pub links: HostLinks,
     /// Its link-layer address.
     pub hardware: EthernetAddress,
-    /// Its address and the on-link prefix.
-    pub address: Ipv4Cidr,
-    /// The router for everything else.
-    pub gateway: Option<Ipv4Addr>,
-    /// Its part of the address.
-    pub set: PortSet,
-    /// How long the set may be used unless [`Host::renew`] is called; `None` for ever.
-    pub lease: Option<Duration>,
     /// Ports of the stack part; `None` for one in eight.
     pub stack_ports: Option<u32>,
     /// Where its echo service listens.
@@ -76,6 +68,21 @@ pub struct HostConfig {
     pub pro: u16,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+/// Configuration of a host.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// What it is.
+    pub options: HostOptions,
+    /// Its address and the on-link prefix.
+    pub address: Ipv4Cidr,
+    /// The router for everything else.
+    pub gateway: Option<Ipv4Addr>,
+    /// Its part of the address.
+    pub set: PortSet,
+    /// How long the set may be used unless [`Host::renew`] is called; `None` for ever.
+    pub lease: Option<Duration>,
 }
 
 /// The LAN.
@@ -116,9 +123,9 @@ impl Host {
     pub fn new(config: HostConfig, now: Instant) -> Result<Self, StackError> {
         let mut program: Vec<u16> = config.set.to_bitmap().ports().collect();
         let count = program.len() as u32;
-        let wanted = config.stack_ports.unwrap_or((count / STACK_SHARE).max(MIN_STACK_PORTS));
+        let wanted = config.options.stack_ports.unwrap_or((count / STACK_SHARE).max(MIN_STACK_PORTS));
         let stack = program.split_off(program.len() - (wanted.min(count) as usize));
-        let services = Services::echo(config.echo, &stack, now)?;
+        let services = Services::echo(config.options.echo, &stack, now)?;
         Ok(Self::start(config, (&program, &stack), services, now))
     }
 
@@ -139,10 +146,11 @@ impl Host {
         services: Services,
         now: Instant,
     ) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        let shared = !config.set.is_full();
+        let HostConfig { options, address, gateway, set, lease } = config;
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let shared = !set.is_full();
         let lifetime = Lifetime::Unknown;
-        let records = match &config.set {
+        let records = match &set {
             _ if !shared => vec![Record::new(Claim::Full, lifetime)],
             PortSet::Psid(psid) => vec![Record::new(Claim::Psid(*psid), lifetime)],
             PortSet::Ranges(ranges) => {
@@ -151,48 +159,48 @@ impl Host {
         };
         let mut neighbors = Neighbors::new(
             Config {
-                hardware: config.hardware,
-                prefix: on_link_prefix(config.address, config.gateway),
+                hardware: options.hardware,
+                prefix: on_link_prefix(address, gateway),
                 router: false,
                 own: OwnSet {
-                    ip: config.address.address(),
+                    ip: address.address(),
                     records,
-                    first_port: config.set.first(),
+                    first_port: set.first(),
                     shared,
                     authoritative: true,
-                    until: config.lease.map(|lease| now + lease),
+                    until: lease.map(|lease| now + lease),
                 },
                 pe: true,
                 schemes: Vec::new(),
                 proxy: false,
-                authorities: config.authorities,
+                authorities: options.authorities,
                 authority: false,
-                seed: config.seed,
+                seed: options.seed,
             },
             now,
         );
         neighbors.claim_own(now);
-        let own = config.address.address();
+        let own = address.address();
         let seed = rng.random();
         let mut host = Self {
-            stack: Stack::new(own, config.mtu, stack, services, seed, now),
+            stack: Stack::new(own, options.mtu, stack, services, seed, now),
             echo_map: EchoMap::new(stack.iter().copied()),
-            leak_policy: config.leaks,
+            leak_policy: options.leaks,
             leak_map: LeakMap::default(),
             leaks: Leaks::new(),
             program_part: program.iter().copied().collect(),
             stack_part: stack.iter().copied().collect(),
             interface: Interface {
-                name: config.links.lan,
+                name: options.links.lan,
                 link: LAN,
                 neighbors,
-                broadcast: config.address.broadcast(),
-                pro: config.pro,
+                broadcast: address.broadcast(),
+                pro: options.pro,
             },
-            tun_name: Some(config.links.tun),
-            address: config.address,
-            gateway: config.gateway,
-            set: config.set,
+            tun_name: Some(options.links.tun),
+            address,
+            gateway,
+            set,
             shared,
             icmp_limit: IcmpLimit::default(),
             rng,

@@ -7,12 +7,14 @@
 
 use std::collections::VecDeque;
 
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, UdpPacket};
 
 use super::counters::is_for;
 use super::host::{LAN, TUN};
-use super::{Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Verdict};
+use super::{
+    Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, HostOptions, LinkId, Node, Verdict,
+};
 use crate::dhcp::client::{self, Client, ClientLease, ClientState};
 use crate::neighbor::Entry;
 use crate::ports::PortSet;
@@ -24,24 +26,12 @@ pub(super) const CLIENT_PORT: u16 = 68;
 /// Configuration of a host that has nothing yet.
 #[derive(Clone, Debug)]
 pub struct LeasedConfig {
-    /// Names of its links.
-    pub links: HostLinks,
-    /// The client.
+    /// What it is. A DHCP server on the link is one more authority.
+    pub options: HostOptions,
+    /// The client. Its link-layer address is the host's.
     pub client: client::Config,
     /// What the client had before.
     pub stored: Option<ClientLease>,
-    /// Ports of the stack part; `None` for one in eight.
-    pub stack_ports: Option<u32>,
-    /// Where the echo service listens. A port that is not in the set turns it off.
-    pub echo: EchoPort,
-    /// What becomes of packets from ports outside the set.
-    pub leaks: LeakPolicy,
-    /// Who may answer for others, beside a DHCP server on the link.
-    pub authorities: Vec<EthernetAddress>,
-    /// The largest IP packet, in bytes.
-    pub mtu: usize,
-    /// ar$pro of PE-ARP.
-    pub pro: u16,
 }
 
 /// What has happened to the lease.
@@ -130,13 +120,13 @@ impl LeasedHost {
     fn is_dhcp(&self, frame: &Frame) -> bool {
         let Ok(ethernet) = EthernetFrame::new_checked(frame.bytes()) else { return false };
         ethernet.ethertype() == EthernetProtocol::Ipv4
-            && is_for(ethernet.dst_addr(), self.config.client.hardware)
+            && is_for(ethernet.dst_addr(), self.config.options.hardware)
             && Ipv4Packet::new_checked(ethernet.payload()).is_ok_and(|packet| is_udp_to(&packet, CLIENT_PORT))
     }
 
     fn receive_dhcp(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
         let source = EthernetFrame::new_unchecked(frame.bytes()).src_addr();
-        if source == self.config.client.hardware {
+        if source == self.config.options.hardware {
             return Err(DropReason::OwnEcho);
         }
         frame.pop_ethernet_header();
@@ -180,7 +170,7 @@ impl LeasedHost {
             let (hardware, ip) = to.unwrap_or(everybody);
             let packet = ipv4::udp((from, CLIENT_PORT), (ip, SERVER_PORT), &message);
             let mut frame = Frame::from_packet(&packet);
-            frame.push_ethernet_header(self.config.client.hardware, hardware);
+            frame.push_ethernet_header(self.config.options.hardware, hardware);
             let counters = self.counters_mut();
             counters.originated += 1;
             counters.count(Verdict::Forward(LAN));
@@ -190,35 +180,23 @@ impl LeasedHost {
 
     fn begin_host(&mut self, lease: &ClientLease, now: Instant) {
         self.end_host(now);
-        let config = &self.config;
-        let set = PortSet::Psid(lease.set);
-        let echo = match config.echo {
-            EchoPort::Port(port) if !set.contains(port) => EchoPort::Off,
-            echo => echo,
-        };
-        let mut authorities = config.authorities.clone();
+        let mut options = self.config.options.clone();
         if lease.address.contains_addr(&lease.server) {
             // Its leases decide who owns what.
-            authorities.extend(self.client.via());
+            options.authorities.extend(self.client.via());
         }
-        let host_config = |echo| HostConfig {
-            links: config.links.clone(),
-            hardware: config.client.hardware,
+        let config = HostConfig {
+            options,
             address: lease.address,
             gateway: lease.gateway,
-            set: set.clone(),
-            lease: Some(if now < lease.until { lease.until - now } else { Duration::ZERO }),
-            stack_ports: config.stack_ports,
-            echo,
-            leaks: config.leaks,
-            authorities: authorities.clone(),
-            mtu: config.mtu,
-            pro: config.pro,
-            seed: config.client.seed,
+            set: PortSet::Psid(lease.set),
+            // What is to be probed has not ended.
+            lease: Some(lease.until - now),
         };
-        let host = Host::new(host_config(echo), now).or_else(|error| {
+        let host = Host::new(config.clone(), now).or_else(|error| {
             tracing::warn!(%error, "no echo service");
-            Host::new(host_config(EchoPort::Off), now)
+            let options = HostOptions { echo: EchoPort::Off, ..config.options };
+            Host::new(HostConfig { options, ..config }, now)
         });
         match host {
             Ok(mut host) => {
@@ -249,7 +227,7 @@ impl LeasedHost {
 
 impl Node for LeasedHost {
     fn links(&self) -> Vec<(String, Medium)> {
-        let HostLinks { lan, tun } = self.config.links.clone();
+        let HostLinks { lan, tun } = self.config.options.links.clone();
         vec![(lan, Medium::Ethernet), (tun, Medium::Ip)]
     }
 

@@ -1,4 +1,5 @@
-//! Nodes: a sharing host, one that leases what it has, a swarm of them and the edge router, composed of engines and still sans-IO.
+//! Nodes: a sharing host, one that leases what it has, a swarm of hosts and the edge router, composed of engines and
+//! still sans-IO.
 //!
 //! A runtime, or the simulation, gives a [`Node`] frames and the time and drains what it wants to send. Every
 //! frame ends as exactly one [`Verdict`], and [`Counters`] add up: received + originated = delivered + forwarded +
@@ -20,7 +21,7 @@ mod support;
 mod swarm;
 
 pub use counters::{Counters, DropReason};
-pub use host::{Host, HostConfig, HostLinks, Leak, LeakPolicy};
+pub use host::{Host, HostConfig, HostLinks, HostOptions, Leak, LeakPolicy};
 pub use leak_map::MappedLeak;
 pub use leased::{LeaseEvent, LeasedConfig, LeasedHost};
 pub use router::{Role, Route, Router, RouterConfig, RouterLink};

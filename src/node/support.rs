@@ -10,8 +10,8 @@ use smoltcp::wire::{
 };
 
 use super::{
-    Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Role, Route,
-    Router, RouterConfig, RouterLink, Verdict,
+    Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role,
+    Route, Router, RouterConfig, RouterLink, Verdict,
 };
 use crate::ports::{PortSet, Scheme};
 use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, Packet, PeAddress, Record};
@@ -360,19 +360,21 @@ impl<N: Node> Bench<N> {
 
 pub(super) fn host_config(hardware: EthernetAddress, set: &str) -> HostConfig {
     HostConfig {
-        links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
-        hardware,
+        options: HostOptions {
+            links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
+            hardware,
+            stack_ports: None,
+            echo: EchoPort::Lowest,
+            leaks: LeakPolicy::Reject,
+            authorities: vec![AUTHORITY],
+            mtu: 1500,
+            pro: DEFAULT_PRO,
+            seed: u64::from(hardware.0[5]),
+        },
         address: "198.51.100.2/24".parse().unwrap(),
         gateway: Some(ROUTER),
         set: set.parse::<crate::ports::Psid>().map_or_else(|_| set.parse().unwrap(), PortSet::Psid),
-        stack_ports: None,
-        echo: EchoPort::Lowest,
-        leaks: LeakPolicy::Reject,
         lease: None,
-        authorities: vec![AUTHORITY],
-        mtu: 1500,
-        pro: DEFAULT_PRO,
-        seed: u64::from(hardware.0[5]),
     }
 }
 

@@ -20,7 +20,10 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr};
 
 use self::audience::Audience;
 use super::host::LAN;
-use super::{Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Verdict};
+use super::{
+    Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node,
+    Verdict,
+};
 use crate::neighbor::{ClaimPhase, Entry, TokenBucket};
 use crate::ports::{PortSet, Psid, Scheme};
 use crate::wire::{Frame, Medium};
@@ -215,20 +218,22 @@ impl Swarm {
         let set = PortSet::Psid(psid);
         let page = format!("{} {} {set}", name(at), address.address());
         let config = HostConfig {
-            links: HostLinks { lan: self.config.lan.clone(), tun: String::new() },
-            hardware,
+            options: HostOptions {
+                links: HostLinks { lan: self.config.lan.clone(), tun: String::new() },
+                hardware,
+                stack_ports: None,
+                echo: EchoPort::Off,
+                // There are no programs.
+                leaks: LeakPolicy::Reject,
+                authorities: Vec::new(),
+                mtu: self.config.mtu,
+                pro: self.config.pro,
+                seed: self.config.seed.wrapping_add(at as u64),
+            },
             address,
             gateway: self.config.gateway,
             set,
             lease: None,
-            stack_ports: None,
-            echo: EchoPort::Off,
-            // There are no programs.
-            leaks: LeakPolicy::Reject,
-            authorities: Vec::new(),
-            mtu: self.config.mtu,
-            pro: self.config.pro,
-            seed: self.config.seed.wrapping_add(at as u64),
         };
         let host = Host::without_programs(config, page, now);
         let sets = self.config.scheme.sets() as usize;

@@ -11,8 +11,8 @@ use super::programs::Conversation;
 use super::queue::Key;
 use super::scenario::{HostSpec, NodeId, NodeKind, RouterSpec, Scenario, SegmentId, SetId};
 use crate::node::{
-    EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Role, Router, RouterConfig, RouterLink,
-    StackError,
+    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
+    RouterLink, StackError,
 };
 use crate::wire::{Frame, pe_arp};
 
@@ -129,19 +129,21 @@ pub(super) fn host_config(scenario: &Scenario, node: NodeId, spec: &HostSpec, se
         router.authority.then(|| hardware(NodeId(index), link))
     });
     HostConfig {
-        links: HostLinks { lan: segment.name.clone(), tun: "tun".to_owned() },
-        hardware: hardware(node, 0),
+        options: HostOptions {
+            links: HostLinks { lan: segment.name.clone(), tun: "tun".to_owned() },
+            hardware: hardware(node, 0),
+            stack_ports: None,
+            echo: EchoPort::Lowest,
+            leaks: LeakPolicy::Reject,
+            authorities: authorities.collect(),
+            mtu: MTU,
+            pro: pe_arp::DEFAULT_PRO,
+            seed: 0,
+        },
         address: Ipv4Cidr::new(set.address, segment.prefix.prefix_len()),
         gateway: Some(spec.gateway),
         set: set.ports.clone(),
         lease: None,
-        stack_ports: None,
-        echo: EchoPort::Lowest,
-        leaks: LeakPolicy::Reject,
-        authorities: authorities.collect(),
-        mtu: MTU,
-        pro: pe_arp::DEFAULT_PRO,
-        seed: 0,
     }
 }
 
@@ -221,7 +223,8 @@ impl Station {
             }
             (Kind::Host(_), None) => None,
             (Kind::Host(spec), Some(set)) => {
-                let config = HostConfig { seed, lease, ..host_config(scenario, node, spec, set) };
+                let mut config = HostConfig { lease, ..host_config(scenario, node, spec, set) };
+                config.options.seed = seed;
                 Some(Machine::Host(Box::new(Host::new(config, now)?)))
             }
             (Kind::Legacy(config), _) => {

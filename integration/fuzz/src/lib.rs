@@ -11,8 +11,8 @@ use std::net::Ipv4Addr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, LeakPolicy, LinkId, Node, Role, Router, RouterConfig, RouterLink,
-    Swarm, SwarmConfig,
+    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
+    RouterLink, Swarm, SwarmConfig,
 };
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
@@ -302,19 +302,21 @@ pub fn host(data: &[u8]) {
 
 fn run_host(data: &[u8], set: PortSet, lease: Option<Duration>) {
     let config = HostConfig {
-        links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
-        hardware: EthernetAddress(MACS[1]),
+        options: HostOptions {
+            links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
+            hardware: EthernetAddress(MACS[1]),
+            stack_ports: None,
+            echo: EchoPort::Lowest,
+            leaks: if lease.is_some() { LeakPolicy::Map } else { LeakPolicy::Reject },
+            authorities: vec![EthernetAddress(MACS[0])],
+            mtu: 1500,
+            pro: DEFAULT_PRO,
+            seed: 1,
+        },
         address: "198.51.100.2/24".parse().expect("a valid address"),
         gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
         set,
-        stack_ports: None,
-        echo: EchoPort::Lowest,
-        leaks: if lease.is_some() { LeakPolicy::Map } else { LeakPolicy::Reject },
-        authorities: vec![EthernetAddress(MACS[0])],
         lease,
-        mtu: 1500,
-        pro: DEFAULT_PRO,
-        seed: 1,
     };
     let Ok(mut host) = Host::new(config, Instant::ZERO) else { return };
     let mut now = Instant::ZERO;

@@ -294,12 +294,15 @@ fn the_stack_reaches_its_own_echo_service() {
 /// Every port of the stack part in use: a clear error, and nothing else is harmed.
 #[test]
 fn an_exhausted_stack_part() {
-    let mut bench = host_with(HostConfig { stack_ports: Some(3), ..host_config(A, "0,4,1") });
+    let mut config = host_config(A, "0,4,1");
+    config.options.stack_ports = Some(3);
+    let mut bench = host_with(config);
     let now = bench.now;
     let connect = |bench: &mut Bench<Host>| bench.node.connect(SERVER, 80, now);
     assert!(connect(&mut bench).is_ok() && connect(&mut bench).is_ok());
     assert_eq!(connect(&mut bench), Err(StackError::NoPort));
     assert_eq!(bench.node.connect("127.0.0.1".parse().unwrap(), 80, now), Err(StackError::Address));
-    let config = HostConfig { echo: EchoPort::Port(5000), ..host_config(A, "0,4,1") };
+    let mut config = host_config(A, "0,4,1");
+    config.options.echo = EchoPort::Port(5000);
     assert_eq!(Host::new(config, now).unwrap_err(), StackError::EchoPort(5000));
 }

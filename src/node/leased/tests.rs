@@ -2,12 +2,13 @@
 
 use dhcproto::v4::{self, DhcpOption, MessageType};
 use dhcproto::{Decodable, Decoder, Encodable};
+use smoltcp::time::Duration;
 use smoltcp::wire::Ipv4Cidr;
 
 use super::*;
 use crate::dhcp::{Config, LeaseState, Server, ServerLink};
 use crate::node::support::*;
-use crate::node::{LeakPolicy, Router, RouterConfig};
+use crate::node::{Router, RouterConfig};
 use crate::ports::Psid;
 
 const POOLS: &str = "lease = 600\n[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n\
@@ -72,9 +73,8 @@ fn router() -> Bench<Leasing> {
 }
 
 fn config() -> LeasedConfig {
-    let fixed = host_config(A, "0,4,1");
     LeasedConfig {
-        links: fixed.links,
+        options: host_config(A, "0,4,1").options,
         client: client::Config {
             hardware: A,
             iaid: 1,
@@ -83,12 +83,6 @@ fn config() -> LeasedConfig {
             seed: 1,
         },
         stored: None,
-        stack_ports: None,
-        echo: EchoPort::Lowest,
-        leaks: LeakPolicy::Map,
-        authorities: Vec::new(),
-        mtu: 1500,
-        pro: fixed.pro,
     }
 }
 
@@ -258,7 +252,9 @@ fn what_comes_to_port_68() {
 #[test]
 fn an_echo_port_outside_the_set_is_off() {
     for (port, echo) in [(80, None), (8000, Some(8000))] {
-        let mut host = host_with(LeasedConfig { echo: EchoPort::Port(port), ..config() });
+        let mut config = config();
+        config.options.echo = EchoPort::Port(port);
+        let mut host = host_with(config);
         join(&mut host, &mut router(), Duration::from_secs(1));
         assert_eq!(host.node.host().unwrap().stack_use().1, echo);
     }

@@ -263,7 +263,9 @@ fn a_server_that_closes_at_the_last_moment() {
 
 #[test]
 fn a_port_in_time_wait_gives_way_to_a_new_stream() {
-    let mut one = host_with(crate::node::HostConfig { stack_ports: Some(2), ..host_config(A, "0,4,1") });
+    let mut config = host_config(A, "0,4,1");
+    config.options.stack_ports = Some(2);
+    let mut one = host_with(config);
     let mut two = other();
     let first = connect(&mut one, (SHARED, 11776));
     let port = one.node.stream_port(first);
@@ -327,7 +329,7 @@ fn nobody_answers() {
 #[test]
 fn every_port_once_and_then_none() {
     let mut config = host_config(A, "0,4,1");
-    config.stack_ports = Some(4);
+    config.options.stack_ports = Some(4);
     let mut host = host_with(config);
     host.give(LAN, announce(ROUTER_MAC, ROUTER, FULL));
     let streams: Vec<_> = (0..3).map(|_| connect(&mut host, (SERVER, 80))).collect();
@@ -362,7 +364,8 @@ fn addresses_that_no_host_has() {
 #[test]
 fn the_echo_port_is_one_of_the_stack_part() {
     let with = |echo| {
-        let config = crate::node::HostConfig { echo, ..host_config(A, "0,4,1") };
+        let mut config = host_config(A, "0,4,1");
+        config.options.echo = echo;
         Host::new(config, Instant::ZERO).map(|host| host.stack_use())
     };
     assert_eq!(with(EchoPort::Port(8191)).unwrap(), (1, Some(8191)));
@@ -384,7 +387,9 @@ fn a_vanished_client_does_not_keep_the_echo_service() {
 
     // The client's host starts anew: it knows nothing of its connections, and hears nothing for a time.
     two.pass(Duration::from_secs(60));
-    let mut one = host_with(crate::node::HostConfig { seed: 99, ..host_config(A, "0,4,1") });
+    let mut config = host_config(A, "0,4,1");
+    config.options.seed = 99;
+    let mut one = host_with(config);
     one.pass(two.now - one.now);
     let stream = connect(&mut one, (SHARED, 11776));
     join(&mut one, &mut two, Duration::from_secs(1));

@@ -57,7 +57,7 @@ fn a_ping_of_a_shared_address_goes_to_the_gateway() {
 #[test]
 fn where_no_identifier_is_free_the_request_is_dropped() {
     let mut config = host_config(A, "0,4,1");
-    config.stack_ports = Some(2);
+    config.options.stack_ports = Some(2);
     let mut host = host_with(config);
     host.give(LAN, announce(ROUTER_MAC, ROUTER, FULL));
     let request = |identifier| Frame::from_packet(&echo_request(SHARED, SERVER, identifier));

@@ -9,8 +9,9 @@ use crate::wire::{TCP, UDP, icmp};
 const OUTSIDE: u16 = 3000;
 
 fn mapping() -> Bench<Host> {
-    let mut bench =
-        host_with(HostConfig { leaks: LeakPolicy::Map, gateway: Some(ROUTER), ..host_config(A, "0,4,1") });
+    let mut config = host_config(A, "0,4,1");
+    config.options.leaks = LeakPolicy::Map;
+    let mut bench = host_with(config);
     let answer = plain_arp(2, (ROUTER_MAC, ROUTER), (A, SHARED));
     bench.give(TUN, Frame::from_packet(&udp((SHARED, 5000), (SERVER, 53), b"?")));
     bench.give(LAN, answer);
