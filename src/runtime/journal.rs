@@ -10,7 +10,7 @@
 //! failed is cut off; nobody was told of its lease. When most lines are outdated, the file is written anew beside itself,
 //! without what renewals have outdated and without history that is older than [`HISTORY`], and renamed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -69,6 +69,11 @@ impl Stored {
         }
     }
 
+    /// What is the same in all lines of one time that a client had a slot.
+    fn holding(&self) -> (Ipv4Addr, Option<&str>, &str, i64) {
+        (self.address, self.set.as_deref(), &self.client, self.since_micros)
+    }
+
     fn into_lease(self, epoch: i64) -> Option<Lease> {
         let instant = |micros: i64| Instant::from_micros(micros.saturating_sub(epoch));
         Some(Lease {
@@ -85,8 +90,8 @@ impl Stored {
     }
 }
 
-fn line(lease: &Lease, epoch: i64, out: &mut Vec<u8>) -> io::Result<()> {
-    let json = serde_json::to_string(&Stored::of(lease, epoch))?;
+fn line(stored: &Stored, out: &mut Vec<u8>) -> io::Result<()> {
+    let json = serde_json::to_string(stored)?;
     writeln!(out, "{:08x} {json}", crc32fast::hash(json.as_bytes()))
 }
 
@@ -137,29 +142,21 @@ impl Holding {
     }
 }
 
-/// The lines that are the last ones of their client, in the order of the file; and whether each is the last one of its
-/// address and set.
-fn last_lines(bytes: &[u8]) -> Vec<(&[u8], Stored, bool)> {
+/// The lines that are the last ones of their client, in the order of the file.
+fn last_lines(bytes: &[u8]) -> Vec<(&[u8], Stored)> {
     let mut lines: Vec<Option<(&[u8], Stored)>> = Vec::new();
     let mut last: BTreeMap<(Ipv4Addr, Option<String>), usize> = BTreeMap::new();
     for line in bytes.split(|byte| *byte == b'\n').skip(1) {
         let Some(stored) = stored(line) else { continue };
-        let slot = (stored.address, stored.set.clone());
-        let before = last.insert(slot, lines.len());
+        let before = last.insert((stored.address, stored.set.clone()), lines.len());
         if let Some(place) = before.and_then(|at| lines.get_mut(at))
-            && place.as_ref().is_some_and(|(_, before)| {
-                before.client == stored.client && before.since_micros == stored.since_micros
-            })
+            && place.as_ref().is_some_and(|(_, before)| before.holding() == stored.holding())
         {
             *place = None;
         }
         lines.push(Some((line, stored)));
     }
-    let current: std::collections::BTreeSet<_> = last.into_values().collect();
-    let numbered = lines.into_iter().enumerate();
-    numbered
-        .filter_map(|(at, line)| line.map(|(line, stored)| (line, stored, current.contains(&at))))
-        .collect()
+    lines.into_iter().flatten().collect()
 }
 
 /// Who had what, from the oldest line of a lease file to the newest. A server may have it open meanwhile.
@@ -172,7 +169,7 @@ pub fn read_holdings(path: &Path) -> anyhow::Result<Vec<Holding>> {
     if !bytes.starts_with(HEADER.as_bytes()) {
         bail!("{shown} is no lease file");
     }
-    let holdings = last_lines(&bytes).into_iter().filter_map(|(_, stored, _)| Holding::of(stored));
+    let holdings = last_lines(&bytes).into_iter().filter_map(|(_, stored)| Holding::of(stored));
     Ok(holdings.filter(|holding| holding.from < holding.until).collect())
 }
 
@@ -322,7 +319,7 @@ impl Journal {
         }
         let mut bytes = Vec::new();
         for lease in changed {
-            line(lease, self.epoch, &mut bytes)?;
+            line(&Stored::of(lease, self.epoch), &mut bytes)?;
         }
         if let Err(error) = self.file.write_all_at(&bytes, self.len) {
             // A part may have been written. What cannot be cut off now is written over by the next line, or cut off
@@ -343,18 +340,20 @@ impl Journal {
         let mut before = vec![0; usize::try_from(self.len).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut before, 0)?;
         let oldest = self.epoch.saturating_add(now.total_micros()).saturating_sub(HISTORY.as_micros() as i64);
-        for (line, stored, current) in last_lines(&before) {
-            if !current
-                && stored.since_micros < stored.held_until_micros
-                && stored.held_until_micros >= oldest
-            {
+        // What is only offered is not written; who had it before is.
+        let all = all.filter(|lease| lease.state != LeaseState::Offered);
+        let all: Vec<_> = all.map(|lease| Stored::of(lease, self.epoch)).collect();
+        let current: BTreeSet<_> = all.iter().map(Stored::holding).collect();
+        for (line, stored) in last_lines(&before) {
+            let held = stored.since_micros < stored.held_until_micros && stored.held_until_micros >= oldest;
+            if held && !current.contains(&stored.holding()) {
                 bytes.extend(line);
                 bytes.push(b'\n');
                 lines += 1;
             }
         }
-        for lease in all.filter(|lease| lease.state != LeaseState::Offered) {
-            line(lease, self.epoch, &mut bytes)?;
+        for stored in &all {
+            line(stored, &mut bytes)?;
             lines += 1;
         }
         let mut file = tempfile::NamedTempFile::new_in(directory(&self.path))?;
@@ -554,6 +553,19 @@ mod tests {
             .collect();
         let mac = |number| format!("02:00:00:00:00:0{number}");
         assert_eq!(found, [(mac(1), 0, 500), (mac(2), 1000, 4999), (mac(3), 7000, 8000)]);
+        // While the set is offered to somebody, what the last one had is not forgotten.
+        let offered = held(5, 8100, 8100, LeaseState::Offered);
+        for round in 0..2000 {
+            let other = Lease { until: at(9000 + round), ..lease(7) };
+            assert!(journal.store(&[other.clone()], [offered.clone(), other].iter(), at(8100)));
+        }
+        assert!(journal.lines < 1500, "{} lines", journal.lines);
+        let left = read_holdings(&path).unwrap();
+        assert!(left.iter().any(|holding| holding.link_address == mac(3)), "{left:?}");
+        let mut line = |changed: Lease, now| {
+            let all = [changed.clone(), lease(7)];
+            assert!(journal.store(&[changed], all.iter(), at(now)));
+        };
         // What is older than a year goes.
         let year = 366 * 86_400;
         for renewal in 0..2000 {
