@@ -36,11 +36,6 @@ fn ping(lab: &Lab, host: &str) {
     lab.exec(host, &["ping", "-n", "-c", "1", "-W", "10", INET]).ok();
 }
 
-fn end(lab: &Lab, node: &str, signal: Signal) {
-    lab.signal(node, signal);
-    await_true("the end of the process", || lab.pid(node).is_none());
-}
-
 #[test]
 fn every_host_has_the_lease_that_the_router_gave() {
     let lab = Lab::up();
@@ -64,7 +59,7 @@ fn a_lease_is_kept_over_kill_9_and_restart() {
     let before = ports(&lab, "h2");
     for signal in [Signal::SIGKILL, Signal::SIGTERM] {
         let asked = Capture::start(&lab, "lan", "lan", "udp port 67");
-        end(&lab, "h2", signal);
+        lab.end("h2", signal);
         assert!(lease_of(&lab, "h2").is_some(), "{signal}: it is not given back");
         lab.run(&["restart", "h2"]).ok();
         assert_eq!(ports(&lab, "h2"), before);
@@ -79,8 +74,8 @@ fn a_host_starts_with_its_lease_while_no_server_is_there() {
     let lab = Lab::up();
     let before = ports(&lab, "h1");
     let arguments = lab.arguments("h1");
-    end(&lab, "router", Signal::SIGKILL);
-    end(&lab, "h1", Signal::SIGKILL);
+    lab.end("router", Signal::SIGKILL);
+    lab.end("h1", Signal::SIGKILL);
     // The lab would not wait as long as the host does.
     let _host = Process::start(lab.command("h1", &machine().pearp).args(&arguments));
     await_true("the host serves", || lab.serves("h1"));
@@ -112,7 +107,7 @@ fn a_router_that_is_away_beyond_t2_interrupts_nothing() {
     let port = lab.ports("h2")[0].0 + 22;
     let _sshd = ssh.serve(&lab, "h2", port);
     let mut session = ssh.session(&lab, "h1", SHARED, port);
-    end(&lab, "router", Signal::SIGKILL);
+    lab.end("router", Signal::SIGKILL);
     let rebinding =
         within(Duration::from_secs(70), || (dhcp(&lab, "h1")["state"] == "rebinding").then_some(()));
     rebinding.expect("T2 comes");
@@ -131,7 +126,7 @@ fn a_router_that_is_away_beyond_t2_interrupts_nothing() {
 fn give_back(lab: &Lab, host: &str) -> Vec<String> {
     let mut arguments = lab.arguments(host);
     arguments.push("--release".to_owned());
-    end(lab, host, Signal::SIGTERM);
+    lab.end(host, Signal::SIGTERM);
     let mut process = Process::start(lab.command(host, &machine().pearp).args(&arguments));
     await_true("the host serves", || lab.serves(host));
     process.signal(Signal::SIGTERM);
@@ -156,7 +151,7 @@ fn a_lease_can_be_given_back() {
 fn a_set_that_a_squatter_uses_is_declined() {
     let lab = Lab::up();
     let set = ports(&lab, "h2");
-    end(&lab, "h2", Signal::SIGKILL);
+    lab.end("h2", Signal::SIGKILL);
     lab.exec("lan", &["sh", "-c", "ip tuntap add mode tap x1 && ip link set x1 master lan up"]).ok();
     lab.exec("lan", &["sh", "-c", "ip tuntap add mode tun pe9 && ip link set pe9 up"]).ok();
     let directory = tempfile::tempdir().unwrap();
@@ -254,7 +249,7 @@ fn the_ports_in_use_and_their_programs() {
 #[test]
 fn wrong_flags_of_a_leased_host_are_named() {
     let lab = Lab::with(&["--hosts", "1"]);
-    end(&lab, "h1", Signal::SIGTERM);
+    lab.end("h1", Signal::SIGTERM);
     let host = |more: &[&str]| {
         let base = ["host", "--lan", "lan", "--mac", "02:00:00:00:02:01"];
         run(std::process::Command::new(&machine().pearp).args(base).args(more))
@@ -282,7 +277,7 @@ fn a_set_of_another_makers_server() {
     let lease_file = arguments.iter().position(|word| word.ends_with("leases/h1")).unwrap();
     let arguments = [&arguments[..lease_file], &arguments[lease_file + 1..], &["--dhcp".to_owned()]].concat();
     for node in ["h1", "router"] {
-        end(&lab, node, Signal::SIGTERM);
+        lab.end(node, Signal::SIGTERM);
     }
     let directory = tempfile::tempdir().unwrap();
     // It gives up root.
@@ -334,7 +329,7 @@ fn a_set_that_moves_rests_between_its_owners() {
     let pools = &arguments[arguments.iter().position(|word| word == "--dhcp").unwrap() + 1];
     let one = "lease = 60\nrest = 5\n[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 1]\n";
     fs::write(pools, one).unwrap();
-    end(&lab, "h2", Signal::SIGKILL);
+    lab.end("h2", Signal::SIGKILL);
     let h2 = lab.arguments("h1").join(" ").replace("h1", "h2").replace("02:00:00:00:02:01", H2);
     let file = h2.split(' ').skip_while(|word| *word != "--lease-file").nth(1).unwrap();
     fs::remove_file(file).unwrap();

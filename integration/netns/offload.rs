@@ -71,8 +71,7 @@ fn restart_with(lab: &Lab, node: &str, offload: &str, more: &[&str]) -> Process 
     let at = arguments.iter().position(|word| word == "--offload").expect("the lab says it");
     arguments[at + 1] = offload.to_owned();
     arguments.extend(more.iter().map(|&word| word.to_owned()));
-    lab.signal(node, Signal::SIGKILL);
-    await_true("the end of the process", || lab.pid(node).is_none());
+    lab.end(node, Signal::SIGKILL);
     let process = Process::start(lab.command(node, &machine().pearp).args(&arguments));
     await_true("the node serves", || lab.serves(node));
     process

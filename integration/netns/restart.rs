@@ -36,8 +36,7 @@ fn survives(node: &str, options: &[&str]) {
     let _sshd = ssh.serve(&lab, "inet", 22);
     let mut session = ssh.session(&lab, "h1", INET, 22);
     session.echo("before");
-    lab.signal(node, Signal::SIGKILL);
-    await_true("the end of the process", || lab.pid(node).is_none());
+    lab.end(node, Signal::SIGKILL);
     assert_eq!(lab.status()["state"], "partial");
     assert!(lab.node(node)["pid"].is_null());
     // Typed while nobody carries it.
@@ -58,8 +57,7 @@ fn sigterm_and_ctrl_c_leave_cleanly() {
     let lab = Lab::up();
     for node in ["h1", "router"] {
         let arguments = lab.arguments(node);
-        lab.signal(node, Signal::SIGTERM);
-        await_true("the end of the process", || lab.pid(node).is_none());
+        lab.end(node, Signal::SIGTERM);
         assert!(!lab.socket(node).exists(), "the socket goes with the process");
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             let mut process = Process::start(lab.command(node, &machine().pearp).args(&arguments));
@@ -84,8 +82,7 @@ fn a_killed_process_loses_no_address_and_no_route() {
     // A TUN that nobody holds has no carrier, which shows in the routes.
     let settled = |text: &str| text.replace(" linkdown", "");
     let before = of_h1();
-    lab.signal("h1", Signal::SIGKILL);
-    await_true("the end of the process", || lab.pid("h1").is_none());
+    lab.end("h1", Signal::SIGKILL);
     assert_eq!(settled(&of_h1()), before);
     lab.run(&["restart", "h1"]).ok();
     assert_eq!(of_h1(), before);

@@ -1,6 +1,5 @@
 //! Much of the same, for long: `scripts/soak --traffic` runs it.
 
-use std::fs;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -63,11 +62,7 @@ impl Gap {
 
 /// Resident memory of the processes, in KiB.
 fn memory(lab: &Lab) -> Vec<(&'static str, u64)> {
-    let of = |node: &'static str| {
-        let status = fs::read_to_string(format!("/proc/{}/status", lab.pid(node).expect("it runs"))).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process has memory");
-        (node, line.split_whitespace().nth(1).unwrap().parse().unwrap())
-    };
+    let of = |node: &'static str| (node, lab.memory_kib(node, "VmRSS:"));
     ["router"].into_iter().chain(HOSTS).map(of).collect()
 }
 
@@ -213,8 +208,5 @@ fn traffic_for_minutes() {
         let grown = before.iter().zip(&most).any(|(before, most)| most.1 > before.1 + GROWTH_KIB);
         assert!(!grown, "memory grew: {before:?}, {most:?}");
     });
-    let counters = &lab.pearp_json("router", &["status"])["counters"];
-    let count = |name: &str| counters[name].as_u64().unwrap();
-    let ended = count("delivered") + count("forwarded") + count("pending") + count("dropped");
-    assert_eq!(count("received") + count("originated"), ended, "{counters}");
+    lab.assert_balanced("router");
 }

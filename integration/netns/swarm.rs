@@ -1,7 +1,6 @@
 //! Thousands of hosts in one process, reached by real programs from outside.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -52,14 +51,6 @@ fn hosts(lab: &Lab) -> Vec<Host> {
         }
     });
     hosts.collect()
-}
-
-/// The largest resident set of the swarm's process so far.
-fn peak_memory_kib(lab: &Lab) -> u64 {
-    let pid = lab.pid("swarm").expect("it runs");
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// A lab with a swarm that was up in time.
@@ -141,13 +132,6 @@ fn every_echo(lab: &Lab, hosts: &[Host]) {
     eprintln!("{} echoes in {:?}, {answered} rounds", hosts.len(), begin.elapsed());
 }
 
-fn balanced(lab: &Lab) {
-    let status = status(lab);
-    let count = |name: &str| status["counters"][name].as_u64().unwrap();
-    let ended = count("delivered") + count("forwarded") + count("pending") + count("dropped");
-    assert_eq!(count("received") + count("originated"), ended, "{status}");
-}
-
 /// curl, UDP and netcat reach every host, and the swarm stays small.
 fn is_reached(lab: &Lab, hosts: &[Host]) {
     every_page(lab, hosts);
@@ -158,8 +142,9 @@ fn is_reached(lab: &Lab, hosts: &[Host]) {
         let echoed = run_with_input(lab.command("inet", "nc").args(netcat), b"as it is\n").ok();
         assert_eq!(echoed, "as it is\n", "{host:?}");
     }
-    balanced(lab);
-    let peak = peak_memory_kib(lab);
+    lab.assert_balanced("swarm");
+    // The largest resident set so far.
+    let peak = lab.memory_kib("swarm", "VmHWM:");
     eprintln!("{} hosts: {peak} KiB", hosts.len());
     assert!(peak < MEMORY_KIB, "{peak} KiB");
 }

@@ -56,8 +56,7 @@ impl DhcpLab {
         for (option, file) in [("--dhcp", "dhcp.toml"), ("--lease-file", "leases/leases")] {
             arguments.extend([option.to_owned(), directory.path().join(file).display().to_string()]);
         }
-        lab.signal("router", Signal::SIGTERM);
-        await_true("the end of the lab's router", || lab.pid("router").is_none());
+        lab.end("router", Signal::SIGTERM);
         let router = start(&lab, &arguments);
         Self { router, lab, arguments, directory }
     }
@@ -114,9 +113,7 @@ impl Crowd {
     fn transmit(&mut self, hardware: EthernetAddress) {
         let Some(client) = self.clients.get_mut(&hardware) else { return };
         while let Some(client::Transmit { message, .. }) = client.poll_transmit() {
-            let bytes = ipv4::udp((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67), &message);
-            let mut frame = Frame::from_packet(&bytes);
-            frame.push_ethernet_header(hardware, EthernetAddress::BROADCAST);
+            let frame = to_everybody(hardware, &message);
             // What the queue of the TAP does not take the client sends again.
             let _ = self.device.send(&frame, Instant::ZERO);
         }
@@ -171,6 +168,14 @@ impl Crowd {
     }
 }
 
+/// From port 68 to port 67 of everybody.
+fn to_everybody(hardware: EthernetAddress, data: &[u8]) -> Frame {
+    let bytes = ipv4::udp((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67), data);
+    let mut frame = Frame::from_packet(&bytes);
+    frame.push_ethernet_header(hardware, EthernetAddress::BROADCAST);
+    frame
+}
+
 #[track_caller]
 fn tap(lab: &Lab, name: &str) -> Device {
     let devices =
@@ -202,9 +207,7 @@ impl Client {
     /// Sends from port 68 to port 67 of everybody.
     pub(crate) fn send(&mut self, message: &v4::Message) {
         let data = message.to_vec().expect("a message");
-        let bytes = ipv4::udp((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67), &data);
-        let mut frame = Frame::from_packet(&bytes);
-        frame.push_ethernet_header(self.hardware, EthernetAddress::BROADCAST);
+        let frame = to_everybody(self.hardware, &data);
         self.device.send(&frame, Instant::ZERO).expect("the TAP takes it");
     }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::process::{Finished, run, run_with_input};
 use super::requirements::{machine, repository};
+use super::wait::await_true;
 
 /// The address that the hosts share.
 pub(crate) const SHARED: &str = "198.51.100.2";
@@ -161,6 +162,31 @@ impl Lab {
     pub(crate) fn signal(&self, node: &str, signal: Signal) {
         let pid = self.pid(node).expect("the node lives");
         kill(Pid::from_raw(pid), signal).expect("a node's process can be signalled");
+    }
+
+    /// Ends the process of a node, and waits until it has ended.
+    #[track_caller]
+    pub(crate) fn end(&self, node: &str, signal: Signal) {
+        self.signal(node, signal);
+        await_true("the end of the process", || self.pid(node).is_none());
+    }
+
+    /// Asserts that every frame that a node has seen ended once.
+    #[track_caller]
+    pub(crate) fn assert_balanced(&self, node: &str) {
+        let counters = &self.pearp_json(node, &["status"])["counters"];
+        let count = |name: &str| counters[name].as_u64().expect("a count");
+        let ended = count("delivered") + count("forwarded") + count("pending") + count("dropped");
+        assert_eq!(count("received") + count("originated"), ended, "{counters}");
+    }
+
+    /// A line of `/proc/PID/status` of a node's process, in KiB.
+    #[track_caller]
+    pub(crate) fn memory_kib(&self, node: &str, line: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid(node).expect("it runs"));
+        let status = fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find(|found| found.starts_with(line)).expect("a process has memory");
+        line.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect("a count")
     }
 
     /// What the lab runs as a node, to be run again by a test itself.

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use dhcproto::v4::{self, MessageType, OptionCode};
 use dhcproto::{Decodable, Decoder};
 use pearp::dhcp::{Arrival, Config, Event, Lease, LeaseState, Server, ServerLink};
@@ -10,7 +10,7 @@ use pearp::ports::Psid;
 use pearp::wire::EthernetAddress;
 use smoltcp::time::{Duration, Instant};
 
-use super::{MACS, MAX_STEPS, pick};
+use super::{MACS, damage, pick, steps};
 
 /// Of the server, and of a relay that it serves.
 const LINK: usize = 0;
@@ -127,11 +127,7 @@ impl Message {
         if self.end {
             bytes.push(255);
         }
-        if let Some((at, value)) = self.damage
-            && let Some(byte) = bytes.get_mut(usize::from(at))
-        {
-            *byte = value;
-        }
+        damage(&mut bytes, self.damage);
         bytes
     }
 
@@ -170,12 +166,7 @@ pub(crate) fn run(data: &[u8]) {
     let now = Instant::from_secs(1);
     let mut world =
         World { server: server(&[], false, now), disk: Vec::new(), disk_works: true, held: Vec::new(), now };
-    let mut input = Unstructured::new(data);
-    for _ in 0..MAX_STEPS {
-        if input.is_empty() {
-            break;
-        }
-        let Ok(step) = Step::arbitrary(&mut input) else { break };
+    for step in steps::<Step>(data) {
         match step {
             Step::Message(message) => {
                 // Mostly the client itself.

@@ -1,6 +1,6 @@
 //! A DHCP client under a sequence of answers, probes, restarts and time.
 
-use arbitrary::{Arbitrary, Unstructured};
+use arbitrary::Arbitrary;
 use dhcproto::v4;
 use dhcproto::{Decodable, Decoder};
 use pearp::dhcp::client::{Client, ClientLease, Config, Event};
@@ -8,7 +8,7 @@ use pearp::wire::EthernetAddress;
 use smoltcp::time::{Duration, Instant};
 
 use super::dhcp::{ADDRESSES, DhcpOption};
-use super::{MACS, MAX_STEPS, pick};
+use super::{MACS, damage, pick, steps};
 
 /// Messages that one step may lead to.
 const MAX_SENT: usize = 4;
@@ -44,11 +44,7 @@ impl Answer {
         for option in &self.options {
             option.write(&mut bytes);
         }
-        if let Some((at, value)) = self.damage
-            && let Some(byte) = bytes.get_mut(usize::from(at))
-        {
-            *byte = value;
-        }
+        damage(&mut bytes, self.damage);
         bytes
     }
 }
@@ -72,12 +68,7 @@ pub(crate) fn run(data: &[u8]) {
     let mut stored: Option<ClientLease> = None;
     let mut probing = false;
     let mut xid = [0; 4];
-    let mut input = Unstructured::new(data);
-    for _ in 0..MAX_STEPS {
-        if input.is_empty() {
-            break;
-        }
-        let Ok(step) = Step::arbitrary(&mut input) else { break };
+    for step in steps::<Step>(data) {
         match step {
             Step::Answer(answer) => {
                 let source = pick(&MACS, answer.source);

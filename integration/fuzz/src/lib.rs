@@ -52,6 +52,22 @@ const ADDRESSES: [[u8; 4]; 10] = [
 /// Ports in and around the sets.
 const PORTS: [u16; 10] = [4096, 5000, 7680, 8191, 8192, 9000, 80, 0, 65_535, 4095];
 
+/// The steps that an input stands for.
+fn steps<'a, S: Arbitrary<'a>>(data: &'a [u8]) -> impl Iterator<Item = S> {
+    let mut input = Unstructured::new(data);
+    let next = move || (!input.is_empty()).then(|| S::arbitrary(&mut input).ok()).flatten();
+    core::iter::from_fn(next).take(MAX_STEPS)
+}
+
+/// Overwrites a byte.
+fn damage(bytes: &mut [u8], damage: Option<(u8, u8)>) {
+    if let Some((at, value)) = damage
+        && let Some(byte) = bytes.get_mut(usize::from(at))
+    {
+        *byte = value;
+    }
+}
+
 fn pick<T: Copy>(pool: &[T], index: u8) -> T {
     pool[usize::from(index) % pool.len()]
 }
@@ -213,11 +229,7 @@ impl Ip {
         bytes.extend(pick(&ADDRESSES, self.destination));
         bytes.extend(payload);
         Ipv4Packet::new_unchecked(&mut bytes[..]).fill_checksum();
-        if let Some((at, value)) = self.damage
-            && let Some(byte) = bytes.get_mut(usize::from(at))
-        {
-            *byte = value;
-        }
+        damage(&mut bytes, self.damage);
         bytes
     }
 }
@@ -403,13 +415,8 @@ fn run<N: Node>(
     now: &mut Instant,
     connect: impl Fn(&mut N, [u8; 4], u16, Instant),
 ) {
-    let mut input = Unstructured::new(data);
     let media = node.links();
-    for _ in 0..MAX_STEPS {
-        if input.is_empty() {
-            break;
-        }
-        let Ok(step) = Step::arbitrary(&mut input) else { break };
+    for step in steps::<Step>(data) {
         match step {
             Step::Frame { link, source, destination, payload } => {
                 let (ethertype, payload) = match &payload {
