@@ -154,9 +154,15 @@ impl Host {
         if !self.icmp_limit.allow(own, now) {
             return false;
         }
-        // An echo request has been mapped already: its program knows it by its own identifier.
         if let Some(mut packet) = error_about(about, own, error) {
-            self.echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
+            // What is prohibited has not been mapped. Everything else has: its program knows it by its own identifier or
+            // port.
+            if error != icmp::Error::AdminProhibited {
+                self.echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
+                if let Ok(key) = FlowKey::of(&Ipv4Packet::new_unchecked(&packet[..])) {
+                    self.leak_map.map_error(&key, &mut packet);
+                }
+            }
             self.send_to_programs(&packet);
         }
         true

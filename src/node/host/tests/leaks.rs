@@ -94,6 +94,19 @@ fn a_mapped_program_talks_to_its_own_host() {
     assert!(is_sound(answer));
 }
 
+/// The program knows its packet by its own port.
+#[test]
+fn an_error_of_the_own_host_has_the_port_of_the_program() {
+    let mut bench = mapping();
+    let packet = udp((SHARED, OUTSIDE), (WHOLE, 53), b"anybody?");
+    assert_eq!(bench.give(TUN, Frame::from_packet(&packet)).verdict, Verdict::Pending);
+    let (sent, _) = bench.pass(Duration::from_secs(5));
+    let errors: Vec<_> = sent.iter().filter(|(link, _)| *link == TUN).collect();
+    let [(_, error)] = &errors[..] else { panic!("{errors:?}") };
+    let error = icmp_of(error.bytes());
+    assert_eq!((error.kind, &error.data[20..22]), ((3, 1), &OUTSIDE.to_be_bytes()[..]));
+}
+
 /// What a device would have finished.
 #[test]
 fn an_open_checksum_stays_open() {
