@@ -53,6 +53,14 @@ fn router() {
     replay("router", fuzzed::router);
 }
 
+/// What a host gets, one that leases what it has may get, too.
+#[test]
+fn leased() {
+    for target in ["host", "leased"] {
+        replay(target, fuzzed::leased);
+    }
+}
+
 /// What a host gets, a swarm may get, too.
 #[test]
 fn swarm() {

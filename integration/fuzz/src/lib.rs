@@ -10,9 +10,10 @@ mod dhcp_client;
 use std::net::Ipv4Addr;
 
 use arbitrary::{Arbitrary, Unstructured};
+use pearp::dhcp::client::{self, ClientLease};
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
-    RouterLink, Swarm, SwarmConfig,
+    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig, LeasedHost, LinkId, Node,
+    Role, Router, RouterConfig, RouterLink, Swarm, SwarmConfig,
 };
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
@@ -312,19 +313,56 @@ pub fn host(data: &[u8]) {
     }
 }
 
+fn host_options(leaks: LeakPolicy) -> HostOptions {
+    HostOptions {
+        links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
+        hardware: EthernetAddress(MACS[1]),
+        stack_ports: None,
+        echo: EchoPort::Lowest,
+        leaks,
+        authorities: vec![EthernetAddress(MACS[0])],
+        mtu: 1500,
+        pro: DEFAULT_PRO,
+        seed: 1,
+    }
+}
+
+/// A host that has leased its set before, and finds no server, under a sequence of steps.
+pub fn leased(data: &[u8]) {
+    let mut now = Instant::ZERO;
+    let stored = ClientLease {
+        address: "198.51.100.2/24".parse().expect("a valid address"),
+        set: "0,4,1".parse().expect("a valid PSID"),
+        gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
+        dns: Vec::new(),
+        domain: None,
+        server: Ipv4Addr::from(ADDRESSES[1]),
+        renew: Instant::from_secs(30),
+        rebind: Instant::from_secs(40),
+        until: Instant::from_secs(60),
+    };
+    let client = client::Config {
+        hardware: EthernetAddress(MACS[1]),
+        iaid: 0,
+        host_name: None,
+        shares: true,
+        seed: 1,
+    };
+    let options = host_options(LeakPolicy::Map);
+    let mut leased = LeasedHost::new(LeasedConfig { options, client, stored: Some(stored) }, now);
+    // Nobody answers; the set is probed, and in use.
+    advance(&mut leased, &mut now, 15_000);
+    assert!(leased.client().lease().is_some());
+    run(&mut leased, data, &mut now, |leased, address, port, now| {
+        let _ = leased.host_mut().map(|host| host.connect(Ipv4Addr::from(address), port, now));
+        while leased.poll_event().is_some() {}
+    });
+}
+
 fn run_host(data: &[u8], set: PortSet, lease: Option<Duration>) {
+    let leaks = if lease.is_some() { LeakPolicy::Map } else { LeakPolicy::Reject };
     let config = HostConfig {
-        options: HostOptions {
-            links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
-            hardware: EthernetAddress(MACS[1]),
-            stack_ports: None,
-            echo: EchoPort::Lowest,
-            leaks: if lease.is_some() { LeakPolicy::Map } else { LeakPolicy::Reject },
-            authorities: vec![EthernetAddress(MACS[0])],
-            mtu: 1500,
-            pro: DEFAULT_PRO,
-            seed: 1,
-        },
+        options: host_options(leaks),
         address: "198.51.100.2/24".parse().expect("a valid address"),
         gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
         set,
