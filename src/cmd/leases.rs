@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use smoltcp::time::Instant;
 
-use super::output::{is_false, print_json, print_table, ranges, shown_ports};
+use super::output::{is_false, leased_ranges, print_json, print_table, shown_ports};
 use super::serve::shown;
 use super::{Node, client};
 use crate::dhcp::{Lease, LeaseState};
@@ -63,13 +63,12 @@ pub(super) fn summary<'a>(leases: impl Iterator<Item = &'a Lease> + Clone, now: 
 }
 
 fn line(lease: &Lease, now: Instant) -> Line {
-    let shared = Some(lease.set).filter(|set| *set != Psid::FULL);
-    let (ports, ports_truncated) = shared.map(ranges).unwrap_or_default();
+    let (ports, ports_truncated) = leased_ranges(lease.set);
     Line {
         address: lease.ip,
         ports,
         ports_truncated,
-        psid: shared.map(|set| set.to_string()),
+        psid: (lease.set != Psid::FULL).then(|| lease.set.to_string()),
         client: lease.client.to_string(),
         link_address: shown(lease.hardware),
         state: lease.state.name().to_owned(),

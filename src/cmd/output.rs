@@ -42,6 +42,11 @@ pub(super) fn ranges(psid: Psid) -> (Vec<(u16, u16)>, bool) {
     (listed.collect(), psid.ranges().nth(MAX_RANGES).is_some())
 }
 
+/// As [`ranges`], of a lease; none where the address is whole.
+pub(super) fn leased_ranges(set: Psid) -> (Vec<(u16, u16)>, bool) {
+    if set == Psid::FULL { Default::default() } else { ranges(set) }
+}
+
 /// Ranges of ports in a cell; `psid` names them all where there are several, and some may not be listed.
 pub(super) fn shown_ports(ports: &[(u16, u16)], psid: Option<&str>, truncated: bool) -> String {
     match ports {

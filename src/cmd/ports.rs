@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::output::{print_json, print_table};
 use super::{Node, client};
@@ -55,16 +56,16 @@ struct Used {
 
 pub(super) fn run(args: &PortsArgs) -> anyhow::Result<()> {
     loop {
-        let usage = usage(&ask(&args.node)?)?;
+        let usage = usage(ask(&args.node)?)?;
         let mut out = io::stdout().lock();
         if args.json {
-            print_json(&mut out, &usage)?;
+            print_json(&mut out, &serde_json::to_value(&usage)?)?;
         } else {
             if args.watch {
                 // Home, and everything below is gone.
                 write!(out, "\x1b[H\x1b[J")?;
             }
-            print(&mut out, &usage)?;
+            print(&mut out, usage)?;
         }
         out.flush()?;
         if !args.watch {
@@ -97,7 +98,44 @@ fn counts(socket: &Socket, address: Ipv4Addr) -> bool {
     ours && socket.kind != SocketKind::Raw && socket.kind != SocketKind::Icmp
 }
 
-fn usage(set: &Set) -> anyhow::Result<Value> {
+/// What is in use, as it is printed.
+#[derive(Serialize)]
+struct Usage {
+    address: Ipv4Addr,
+    /// Of the program part.
+    ports: usize,
+    listening: usize,
+    connected: usize,
+    time_wait: usize,
+    free: usize,
+    /// Ports that are not of the program part.
+    outside: usize,
+    /// As in a status.
+    mapped: Value,
+    processes: Vec<ProcessLine>,
+    sockets: Vec<SocketLine>,
+}
+
+#[derive(Serialize)]
+struct ProcessLine {
+    pid: u32,
+    name: String,
+    ports: usize,
+    sockets: usize,
+}
+
+#[derive(Serialize)]
+struct SocketLine {
+    protocol: &'static str,
+    port: u16,
+    state: &'static str,
+    remote: Option<String>,
+    in_set: bool,
+    pid: Option<u32>,
+    name: Option<String>,
+}
+
+fn usage(set: Set) -> anyhow::Result<Usage> {
     let mut sockets = read_sockets(Path::new("/proc")).context("cannot read the sockets from /proc")?;
     sockets.retain(|socket| counts(socket, set.address));
     sockets.sort_by_key(|socket| (socket.local.1, socket.kind, socket.state, socket.remote));
@@ -120,90 +158,83 @@ fn usage(set: &Set) -> anyhow::Result<Value> {
     }
     let count = |state| by_state.get(&state).map_or(0, BTreeSet::len);
     let total = set.program.count() as usize;
-    let processes: Vec<_> = by_process
-        .iter()
-        .map(|(owner, used)| {
-            json!({ "pid": owner.pid, "name": owner.name, "ports": used.ports.len(), "sockets": used.sockets })
-        })
-        .collect();
-    let listed: Vec<_> = sockets
-        .iter()
-        .map(|socket| {
-            json!({
-                "protocol": socket.kind.name(),
-                "port": socket.local.1,
-                "state": socket.state.name(),
-                "remote": (socket.remote.1 != 0).then(|| format!("{}:{}", socket.remote.0, socket.remote.1)),
-                "in_set": set.program.contains(socket.local.1),
-                "pid": socket.owner.as_ref().map(|owner| owner.pid),
-                "name": socket.owner.as_ref().map(|owner| owner.name.clone()),
-            })
-        })
-        .collect();
-    Ok(json!({
-        "address": set.address,
-        "ports": total,
-        "listening": count(SocketState::Listening),
-        "connected": count(SocketState::Connected),
-        "time_wait": count(SocketState::TimeWait),
-        "free": total - used.len(),
-        "outside": outside.len(),
-        "mapped": set.mapped,
-        "processes": processes,
-        "sockets": listed,
-    }))
+    let process = |(Owner { pid, name }, used): (Owner, Used)| ProcessLine {
+        pid,
+        name,
+        ports: used.ports.len(),
+        sockets: used.sockets,
+    };
+    let socket = |socket: Socket| {
+        let ((ip, port), (pid, name)) =
+            (socket.remote, socket.owner.map(|owner| (owner.pid, owner.name)).unzip());
+        SocketLine {
+            protocol: socket.kind.name(),
+            port: socket.local.1,
+            state: socket.state.name(),
+            remote: (port != 0).then(|| format!("{ip}:{port}")),
+            in_set: set.program.contains(socket.local.1),
+            pid,
+            name,
+        }
+    };
+    Ok(Usage {
+        address: set.address,
+        ports: total,
+        listening: count(SocketState::Listening),
+        connected: count(SocketState::Connected),
+        time_wait: count(SocketState::TimeWait),
+        free: total - used.len(),
+        outside: outside.len(),
+        mapped: set.mapped,
+        processes: by_process.into_iter().map(process).collect(),
+        sockets: sockets.into_iter().map(socket).collect(),
+    })
 }
 
-fn print(out: &mut impl Write, usage: &Value) -> io::Result<()> {
-    let field = |name: &str| usage[name].as_u64().unwrap_or(0);
-    let (total, free) = (field("ports"), field("free"));
-    let percent = ((total - free) * 100).checked_div(total).unwrap_or(0);
+fn print(out: &mut impl Write, usage: Usage) -> io::Result<()> {
+    let Usage { address, ports, listening, connected, time_wait, free, outside, .. } = usage;
+    let used = ports - free;
+    let percent = (used * 100).checked_div(ports).unwrap_or(0);
     writeln!(
         out,
-        "{}: {} of {total} program ports in use ({percent} %): {} listening, {} connected, {} in TIME-WAIT; {free} free",
-        usage["address"].as_str().unwrap_or("?"),
-        total - free,
-        field("listening"),
-        field("connected"),
-        field("time_wait"),
+        "{address}: {used} of {ports} program ports in use ({percent} %): {listening} listening, {connected} connected, \
+         {time_wait} in TIME-WAIT; {free} free",
     )?;
-    if field("outside") > 0 {
-        writeln!(out, "{} more are outside the set", field("outside"))?;
+    if outside > 0 {
+        writeln!(out, "{outside} more are outside the set")?;
     }
-    let text = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let list = |name: &str| usage[name].as_array().cloned().unwrap_or_default();
-    if !list("mapped").is_empty() {
+    let mapped = usage.mapped.as_array().map(Vec::as_slice).unwrap_or_default();
+    if !mapped.is_empty() {
         writeln!(out, "\nPorts outside the set for which the host has chosen others:")?;
-        let rows = list("mapped").into_iter();
-        let row = |line: Value| {
+        let text = |value: &Value| match value {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let row = |line: &Value| {
             ["port", "protocol", "mapped", "to", "packets", "pid", "name"].map(|name| text(&line[name]))
         };
         let head = ["Port", "Proto", "Mapped to", "Peer", "Packets", "PID", "Process"];
-        print_table(out, head, rows.map(row))?;
+        print_table(out, head, mapped.iter().map(row))?;
     }
-    if !list("processes").is_empty() {
+    if !usage.processes.is_empty() {
         writeln!(out)?;
-        let rows = list("processes").into_iter();
-        let row = |line: Value| ["pid", "name", "ports", "sockets"].map(|name| text(&line[name]));
-        print_table(out, ["PID", "Process", "Ports", "Sockets"], rows.map(row))?;
-    }
-    if !list("sockets").is_empty() {
-        writeln!(out)?;
-        let row = |line: Value| {
-            let port = match line["in_set"] {
-                Value::Bool(false) => format!("{} !", line["port"]),
-                _ => line["port"].to_string(),
-            };
-            let [protocol, state, remote, pid, name] =
-                ["protocol", "state", "remote", "pid", "name"].map(|name| text(&line[name]));
-            [port, protocol, state, remote, pid, name]
+        let row = |line: ProcessLine| {
+            [line.pid.to_string(), line.name, line.ports.to_string(), line.sockets.to_string()]
         };
-        let rows = list("sockets").into_iter().map(row);
-        print_table(out, ["Port", "Proto", "State", "Peer", "PID", "Process"], rows)?;
+        print_table(out, ["PID", "Process", "Ports", "Sockets"], usage.processes.into_iter().map(row))?;
+    }
+    if !usage.sockets.is_empty() {
+        writeln!(out)?;
+        let none = || "-".to_owned();
+        let row = |line: SocketLine| {
+            let port = format!("{}{}", line.port, if line.in_set { "" } else { " !" });
+            let pid = line.pid.map_or_else(none, |pid| pid.to_string());
+            let (remote, name) = (line.remote.unwrap_or_else(none), line.name.unwrap_or_else(none));
+            [port, line.protocol.to_owned(), line.state.to_owned(), remote, pid, name]
+        };
+        let head = ["Port", "Proto", "State", "Peer", "PID", "Process"];
+        print_table(out, head, usage.sockets.into_iter().map(row))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::output::{print_json, ranges, shown_ports};
+use super::output::{leased_ranges, print_json, shown_ports};
 use super::{Node, client};
 use crate::ports::Psid;
 use crate::runtime::{Holding, Request, read_holdings};
@@ -88,12 +88,11 @@ fn shown_time(micros: i64) -> anyhow::Result<Timestamp> {
 }
 
 fn value(holding: &Holding) -> anyhow::Result<Value> {
-    let shared = holding.set != Psid::FULL;
-    let (ports, truncated) = if shared { ranges(holding.set) } else { Default::default() };
+    let (ports, truncated) = leased_ranges(holding.set);
     let mut value = json!({
         "address": holding.address,
         "ports": ports,
-        "psid": shared.then(|| holding.set.to_string()),
+        "psid": (holding.set != Psid::FULL).then(|| holding.set.to_string()),
         "client": holding.client,
         "link_address": holding.link_address,
         "host_name": holding.host_name,
@@ -107,8 +106,7 @@ fn value(holding: &Holding) -> anyhow::Result<Value> {
 }
 
 fn print(out: &mut impl Write, holding: &Holding, at: Timestamp) -> anyhow::Result<()> {
-    let shared = holding.set != Psid::FULL;
-    let (ports, truncated) = if shared { ranges(holding.set) } else { Default::default() };
+    let (ports, truncated) = leased_ranges(holding.set);
     let psid = holding.set.to_string();
     writeln!(out, "link address  {}", holding.link_address)?;
     writeln!(out, "name          {}", holding.host_name.as_deref().unwrap_or("-"))?;
