@@ -1,41 +1,9 @@
 //! Two hosts that want the same ports.
 
-use std::process::Command;
-
-use tempfile::TempDir;
-
+use crate::support::intruder::Intruder;
 use crate::support::lab::{Lab, SHARED};
 use crate::support::process::{Process, run};
-use crate::support::requirements::machine;
 use crate::support::ssh::{Web, curl};
-
-/// A host in the LAN's own namespace, with a TAP and a TUN that go with the lab.
-struct Intruder<'a> {
-    lab: &'a Lab,
-    directory: TempDir,
-}
-
-impl<'a> Intruder<'a> {
-    fn new(lab: &'a Lab) -> Self {
-        let devices = "ip tuntap add mode tap x1 && ip link set x1 master lan up && \
-                       ip tuntap add mode tun pe9 && ip link set pe9 up";
-        lab.exec("lan", &["sh", "-c", devices]).ok();
-        Self { lab, directory: TempDir::new().unwrap() }
-    }
-
-    /// `pearp host` with this set; `redirect` is for the shell that starts it.
-    fn command(&self, set: &str, redirect: &str) -> Command {
-        let mut command = self.lab.command("lan", "sh");
-        let socket = self.directory.path().join("x1.sock");
-        command.arg("-c").arg(format!(
-            "exec {pearp} host --name x1 --lan x1 --tun pe9 --mac 02:00:00:00:09:09 --address {SHARED}/24 \
-             --gateway 198.51.100.1 {set} --socket {socket} {redirect}",
-            pearp = machine().pearp.display(),
-            socket = socket.display(),
-        ));
-        command
-    }
-}
 
 #[test]
 fn a_set_that_is_taken_is_refused_with_the_owner() {

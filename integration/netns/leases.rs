@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::capture::{Capture, Captured};
+use crate::support::intruder::Intruder;
 use crate::support::lab::{HOSTS, INET, Lab, SHARED};
 use crate::support::process::{Process, run};
 use crate::support::requirements::machine;
@@ -152,15 +153,8 @@ fn a_set_that_a_squatter_uses_is_declined() {
     let lab = Lab::up();
     let set = ports(&lab, "h2");
     lab.end("h2", Signal::SIGKILL);
-    lab.exec("lan", &["sh", "-c", "ip tuntap add mode tap x1 && ip link set x1 master lan up"]).ok();
-    lab.exec("lan", &["sh", "-c", "ip tuntap add mode tun pe9 && ip link set pe9 up"]).ok();
-    let directory = tempfile::tempdir().unwrap();
-    let squatter = Process::start(
-        lab.command("lan", &machine().pearp)
-            .args(["host", "--name", "x1", "--lan", "x1", "--tun", "pe9", "--mac", "02:00:00:00:09:09"])
-            .args(["--address", "198.51.100.2/24", "--psid", "0,4,2", "--socket"])
-            .arg(directory.path().join("x1.sock")),
-    );
+    let intruder = Intruder::new(&lab);
+    let squatter = Process::start(&mut intruder.command("--psid 0,4,2", ""));
     squatter.await_line("host serves");
     let declined = Capture::start(&lab, "lan", "lan", "udp port 67");
     let arguments = lab.arguments("h1").join(" ").replace("02:00:00:00:02:01", H2);
