@@ -341,7 +341,8 @@ fn a_set_that_moves_rests_between_its_owners() {
     let mut space = [0; 100];
     assert_eq!(there.recv(&mut space).unwrap(), 6);
     let new_owner = Process::start(lab.command("h2", &machine().pearp).args(h2.split(' ')));
-    await_true("h2 looks for an offer", || dhcp(&lab, "h2")["state"] == "selecting");
+    let selects = |status: Value| status["dhcp"]["state"] == "selecting";
+    await_true("h2 looks for an offer", || lab.answer_of("h2").is_some_and(selects));
     let arriving = Capture::start(&lab, "h2", "pe0", "udp");
     give_back(&lab, "h1");
     let given_back = Instant::now();

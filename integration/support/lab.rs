@@ -199,11 +199,14 @@ impl Lab {
         words
     }
 
+    /// What a node says of itself; nothing where it does not answer yet.
+    pub(crate) fn answer_of(&self, node: &str) -> Option<Value> {
+        serde_json::from_str(&self.pearp(node, &["status", "--json"]).stdout).ok()
+    }
+
     /// Whether a node answers, and a host has its set.
     pub(crate) fn serves(&self, node: &str) -> bool {
-        let answer = self.pearp(node, &["status", "--json"]);
-        let Ok(status) = serde_json::from_str::<Value>(&answer.stdout) else { return false };
-        status["role"] == "router" || status["state"] == "bound"
+        self.answer_of(node).is_some_and(|status| status["role"] == "router" || status["state"] == "bound")
     }
 
     /// Makes the kernel of a node that has programs send and expect what is on the wire: no frames that are larger, no checksums
