@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant as Clock};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pearp::neighbor::{Config, Neighbors, OwnSet, Target};
+use pearp::neighbor::{Config, Neighbors, OwnId, OwnSet, Target};
 use pearp::ports::{Psid, Scheme};
 use pearp::wire::EthernetAddress;
 use pearp::wire::pe_arp::{Claim, Lifetime, Message, PeAddress, Record};
@@ -136,7 +136,7 @@ fn neighbors(hosts: &[HostKey], known: Known) -> Neighbors {
         hardware: EthernetAddress([2, 0xFF, 0, 0, 0, 1]),
         prefix: "10.0.0.0/8".parse().unwrap(),
         router: true,
-        own,
+        own: vec![own],
         pe: true,
         schemes: addresses.into_iter().map(|ip| (ip, scheme())).collect(),
         proxy: true,
@@ -145,7 +145,7 @@ fn neighbors(hosts: &[HostKey], known: Known) -> Neighbors {
         seed: 1,
     };
     let mut neighbors = Neighbors::new(config, NOW);
-    neighbors.hold_own();
+    neighbors.hold_own(OwnId::FIRST);
     for (number, host) in hosts.iter().enumerate() {
         let record = |lifetime| [Record::new(Claim::Psid(host.psid), lifetime)];
         match known {

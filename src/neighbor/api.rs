@@ -6,6 +6,7 @@ use smoltcp::time::Duration;
 use smoltcp::wire::{ArpRepr, EthernetAddress, Ipv4Cidr};
 
 use super::claim::OwnSet;
+use super::own::OwnId;
 use crate::ports::Scheme;
 use crate::wire::Frame;
 use crate::wire::pe_arp::{Claim, Message};
@@ -19,8 +20,9 @@ pub struct Config {
     pub prefix: Ipv4Cidr,
     /// Whether the node is a router: it may ask SOLICIT-ALL.
     pub router: bool,
-    /// What the node owns.
-    pub own: OwnSet,
+    /// What the node owns from the start; more may come, see
+    /// [`Neighbors::add_own`](super::Neighbors::add_own).
+    pub own: Vec<OwnSet>,
     /// Whether PE-ARP is spoken on the link; plain ARP always is.
     pub pe: bool,
     /// Shared addresses of the link and their schemes, as far as they are configured.
@@ -102,19 +104,27 @@ pub enum Event {
         /// Who claims it now.
         newcomer: EthernetAddress,
     },
-    /// Another host claims part of the own set.
+    /// Another host claims part of an own set.
     OwnConflict {
+        /// The set.
+        own: OwnId,
         /// Who.
         hardware: EthernetAddress,
         /// A disputed port.
         port: u16,
-        /// The own set was not yet in use and is given up.
+        /// The set was not yet in use and is given up.
         lost: bool,
     },
-    /// The own set is free and now in use.
-    Ready,
-    /// The lease of the own set is over, and it is no longer used.
-    Expired,
+    /// An own set is free and now in use.
+    Ready {
+        /// The set.
+        own: OwnId,
+    },
+    /// The lease of an own set is over, and it is no longer used.
+    Expired {
+        /// The set.
+        own: OwnId,
+    },
 }
 
 /// Why a message or a packet was refused. Each has a counter.

@@ -1,4 +1,4 @@
-//! The own set: probed, announced, defended (PE-ARP rule 5, after RFC 5227 §2).
+//! One own set: probed, announced, defended (PE-ARP rule 5, after RFC 5227 §2).
 //!
 //! ```text
 //!   UNCLAIMED ──claim──> PROBING ──quiet──> ANNOUNCING ──2 sent──> HELD
@@ -13,17 +13,15 @@ use core::net::Ipv4Addr;
 
 use rand::Rng;
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::EthernetAddress;
 
 use super::binding::{meet, names};
 use super::{
-    ANNOUNCE_INTERVAL, ANNOUNCE_NUM, ANNOUNCE_WAIT, DEFEND_INTERVAL, MAX_SOLICITORS, PROBE_MAX, PROBE_MIN,
-    PROBE_NUM, PROBE_WAIT, PROBE_WAIT_AUTHORITATIVE, RATE_LIMIT_INTERVAL, SOLICIT_INTERVAL,
-    SOLICIT_JITTER_MICROS,
+    ANNOUNCE_INTERVAL, ANNOUNCE_NUM, ANNOUNCE_WAIT, DEFEND_INTERVAL, PROBE_MAX, PROBE_MIN, PROBE_NUM,
+    PROBE_WAIT, PROBE_WAIT_AUTHORITATIVE, RATE_LIMIT_INTERVAL, SOLICIT_JITTER_MICROS,
 };
-use crate::wire::pe_arp::{Lifetime, Message, PeAddress, Record};
+use crate::wire::pe_arp::{Lifetime, Record};
 
-/// What a node owns of its address on a link.
+/// What a node owns of an address on a link.
 #[derive(Clone, Debug)]
 pub struct OwnSet {
     /// The address.
@@ -85,14 +83,16 @@ impl ClaimPhase {
     }
 }
 
-/// What a step of the claim asks the engine to do.
-#[derive(Debug)]
+/// What is to be done about a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    Broadcast(Message),
-    Unicast(EthernetAddress, Message),
-    /// The set is free and now in use; goes before the first announcement.
+    /// Others are to be asked whether it is free.
+    Probe,
+    /// It is free and now in use; goes before the first announcement.
     Ready,
-    /// The lease is over.
+    /// Others are to be told that it is in use.
+    Announce,
+    /// Its lease is over.
     Expired,
 }
 
@@ -100,53 +100,16 @@ pub(super) enum Step {
 pub(super) struct OwnClaim {
     pub(super) set: OwnSet,
     pub(super) phase: ClaimPhase,
-    hardware: EthernetAddress,
-    router: bool,
     deadline: Option<Instant>,
     defended: Option<Instant>,
-    /// Routers that asked for every owner within the last second.
-    solicitors: Vec<Solicitor>,
-}
-
-/// A router that asked for every owner.
-#[derive(Debug)]
-struct Solicitor {
-    hardware: EthernetAddress,
-    address: PeAddress,
-    /// When it asked, or when it was answered last.
-    asked: Instant,
-    /// When to answer, until that is done.
-    answer: Option<Instant>,
 }
 
 impl OwnClaim {
-    pub(super) fn new(set: OwnSet, hardware: EthernetAddress, router: bool) -> Self {
-        Self {
-            set,
-            phase: ClaimPhase::Unclaimed,
-            hardware,
-            router,
-            deadline: None,
-            defended: None,
-            solicitors: Vec::new(),
-        }
+    pub(super) fn new(set: OwnSet) -> Self {
+        Self { set, phase: ClaimPhase::Unclaimed, deadline: None, defended: None }
     }
 
-    /// The own address as the sender of a question: no protocol, no port.
-    pub(super) fn address(&self) -> PeAddress {
-        PeAddress { shared: self.set.shared, router: self.router, ..PeAddress::new(self.set.ip) }
-    }
-
-    /// The own address with the first port, as in ANNOUNCE, PROBE and RELEASE.
-    fn first(&self) -> PeAddress {
-        self.address().with_port(0, Some(self.set.first_port))
-    }
-
-    /// The own address as it answers a question about `asked`.
-    pub(super) fn as_asked(&self, asked: PeAddress) -> PeAddress {
-        self.address().with_port(asked.protocol, asked.port)
-    }
-
+    /// Whether the set is in use and holds this.
     pub(super) fn owns(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> bool {
         self.phase.holds()
             && self.set.ip == ip
@@ -158,7 +121,7 @@ impl OwnClaim {
         self.phase.holds() || self.phase.probing()
     }
 
-    /// A port that another claim to the own address and the own set have in common, while that is in use or probed.
+    /// A port that a claim of another host to the address and the set have in common, while that is in use or probed.
     pub(super) fn disputed(&self, ip: Ipv4Addr, records: &[Record]) -> Option<u16> {
         if self.set.ip != ip || !self.is_disputable() {
             return None;
@@ -168,9 +131,9 @@ impl OwnClaim {
         self.set.records.iter().find_map(|own| claimed().find_map(|other| meet(own, other)))
     }
 
-    /// Whether all that a record names is part of the own set, while that is in use or probed.
-    pub(super) fn covers(&self, record: &Record) -> bool {
-        self.is_disputable() && self.set.records.iter().any(|own| names(own, record))
+    /// Whether all that a record of the address names is part of the set, while that is in use or probed.
+    pub(super) fn covers(&self, ip: Ipv4Addr, record: &Record) -> bool {
+        self.is_disputable() && self.set.ip == ip && self.set.records.iter().any(|own| names(own, record))
     }
 
     /// Starts to probe: at once where the set was given, else after a random wait (PE-ARP rule 56).
@@ -178,8 +141,6 @@ impl OwnClaim {
         let wait = if self.set.authoritative { 0 } else { rng.random_range(0..=PROBE_WAIT.total_micros()) };
         self.phase = ClaimPhase::Probing { sent: 0 };
         self.deadline = Some(now + Duration::from_micros(wait));
-        // It answers nobody while it probes.
-        self.solicitors.clear();
     }
 
     /// In use without a probe: a router's own address.
@@ -188,15 +149,15 @@ impl OwnClaim {
         self.deadline = None;
     }
 
-    /// Gives the set up because another host uses it; a given set is probed again later (PE-ARP rule 57). The
-    /// RELEASE to broadcast where it was in use (PE-ARP rule 58).
-    pub(super) fn lose(&mut self, rng: &mut impl Rng, now: Instant) -> Option<Message> {
-        let release = self.release();
+    /// Gives the set up because another host uses it; a given set is probed again later (PE-ARP rule 57). Whether it was
+    /// in use, so that a RELEASE is due (PE-ARP rule 58).
+    pub(super) fn lose(&mut self, rng: &mut impl Rng, now: Instant) -> bool {
+        let held = self.release();
         self.phase = ClaimPhase::Lost;
         // At random: two hosts that lost to each other would meet again.
         let spread = Duration::from_micros(rng.random_range(0..=SOLICIT_JITTER_MICROS));
         self.deadline = self.set.authoritative.then(|| now + RATE_LIMIT_INTERVAL + spread);
-        release
+        held
     }
 
     /// The lease lasts until `until` from now on: a set in use is announced with its new lifetime, one that had
@@ -226,16 +187,14 @@ impl OwnClaim {
     fn expire(&mut self) {
         self.phase = ClaimPhase::Expired;
         self.deadline = None;
-        self.solicitors.clear();
     }
 
-    /// Gives the set back; the RELEASE to broadcast where it was in use.
-    pub(super) fn release(&mut self) -> Option<Message> {
+    /// Gives the set back; whether it was in use, so that a RELEASE is due.
+    pub(super) fn release(&mut self) -> bool {
         let held = self.phase.holds();
         self.phase = ClaimPhase::Unclaimed;
         self.deadline = None;
-        self.solicitors.clear();
-        held.then(|| Message::release(self.hardware, self.first(), &self.set.records))
+        held
     }
 
     /// Whether a claim by another host ends the own one: the second within [`DEFEND_INTERVAL`] to a set that
@@ -244,52 +203,18 @@ impl OwnClaim {
         !self.set.authoritative && self.defended.is_some_and(|at| now < at + DEFEND_INTERVAL)
     }
 
-    /// An announcement against a host that claims the own set, at most one every [`DEFEND_INTERVAL`].
-    pub(super) fn defend(&mut self, now: Instant) -> Option<Message> {
+    /// Whether the set is to be announced against a host that claims it, at most once every [`DEFEND_INTERVAL`].
+    pub(super) fn defend(&mut self, now: Instant) -> bool {
         let rested = self.defended.is_none_or(|at| now >= at + DEFEND_INTERVAL);
         if !self.phase.holds() || !rested {
-            return None;
-        }
-        self.defended = Some(now);
-        Some(Message::announce(self.hardware, self.first(), &self.set.records_at(now)))
-    }
-
-    /// The objection to a probe for part of the own set.
-    pub(super) fn object(&self, prober: EthernetAddress, port: u16, now: Instant) -> Option<Message> {
-        let disputed = self.address().with_port(0, Some(port));
-        let records = self.set.records_at(now);
-        self.phase.holds().then(|| Message::conflict(self.hardware, disputed, prober, &records))
-    }
-
-    /// A router asked for every owner: answers after a random wait. False where it asks too often, or too many do.
-    pub(super) fn solicit(
-        &mut self,
-        router: EthernetAddress,
-        address: PeAddress,
-        rng: &mut impl Rng,
-        now: Instant,
-    ) -> bool {
-        self.solicitors.retain(|one| now < one.asked + SOLICIT_INTERVAL || one.answer.is_some());
-        if let Some(one) = self.solicitors.iter_mut().find(|one| one.hardware == router) {
-            // A router that was restarted twice asks again too soon: later is better than never, as it asks once.
-            let repeated = one.answer.is_none();
-            if repeated && self.phase.holds() {
-                one.answer = Some(one.asked + SOLICIT_INTERVAL);
-            }
-            return repeated;
-        }
-        if self.solicitors.len() >= MAX_SOLICITORS {
             return false;
         }
-        let wait = Duration::from_micros(rng.random_range(0..=SOLICIT_JITTER_MICROS));
-        let answer = self.phase.holds().then(|| now + wait);
-        self.solicitors.push(Solicitor { hardware: router, address, asked: now, answer });
+        self.defended = Some(now);
         true
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let dues = [self.deadline, self.lease_end()];
-        self.solicitors.iter().map(|one| one.answer).chain(dues).flatten().min()
+        [self.deadline, self.lease_end()].into_iter().flatten().min()
     }
 
     /// The next step that is due at `now`.
@@ -297,15 +222,6 @@ impl OwnClaim {
         if self.lease_end().is_some_and(|until| until <= now) {
             self.expire();
             return Some(Step::Expired);
-        }
-        let waiting = self.solicitors.iter_mut().find(|one| one.answer.is_some_and(|at| at <= now));
-        if let Some(one) = waiting {
-            one.answer = None;
-            one.asked = now;
-            let (router, address) = (one.hardware, one.address);
-            let records = self.set.records_at(now);
-            let message = Message::reply(self.hardware, self.address(), router, address, &records);
-            return Some(Step::Unicast(router, message));
         }
         if self.deadline.is_none_or(|at| at > now) {
             return None;
@@ -323,11 +239,7 @@ impl OwnClaim {
                 if sent < probes {
                     self.phase = ClaimPhase::Probing { sent: sent + 1 };
                     self.deadline = Some(now + wait);
-                    return Some(Step::Broadcast(Message::probe(
-                        self.hardware,
-                        self.first(),
-                        &self.set.records,
-                    )));
+                    return Some(Step::Probe);
                 }
                 self.phase = ClaimPhase::Announcing { sent: 0 };
                 self.deadline = Some(now);
@@ -337,8 +249,7 @@ impl OwnClaim {
                 let last = sent + 1 >= ANNOUNCE_NUM;
                 self.phase = if last { ClaimPhase::Held } else { ClaimPhase::Announcing { sent: sent + 1 } };
                 self.deadline = (!last).then(|| now + ANNOUNCE_INTERVAL);
-                let records = self.set.records_at(now);
-                Some(Step::Broadcast(Message::announce(self.hardware, self.first(), &records)))
+                Some(Step::Announce)
             }
             ClaimPhase::Lost => {
                 self.start(rng, now);

@@ -1,4 +1,4 @@
-//! The engine of one link: table, questions and the own set, composed.
+//! The engine of one link: table, questions and the own sets, composed.
 
 use core::net::Ipv4Addr;
 use std::collections::{BTreeSet, VecDeque};
@@ -12,7 +12,8 @@ use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
 
 use super::api::{Config, Entry, Event, Output, Refused, Target};
 use super::binding::{Binding, Held, Point, Source, State};
-use super::claim::{ClaimPhase, OwnClaim, Step};
+use super::claim::{ClaimPhase, OwnSet, Step};
+use super::own::{Due as OwnDue, Own, OwnId};
 use super::questions::{Due, Questions, Waiting};
 use super::store::BindingId;
 use super::table::Table;
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::ports::Scheme;
 use crate::wire::Frame;
-use crate::wire::pe_arp::{Claim, Kind, Message, PeAddress, Record};
+use crate::wire::pe_arp::{Claim, Message, PeAddress, Record};
 
 /// The neighbors on one link.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub struct Neighbors {
     pub(super) config: Config,
     pub(super) table: Table,
     pub(super) questions: Questions,
-    pub(super) own: OwnClaim,
+    pub(super) own: Own,
     /// Addresses that PE-ARP said are shared, beside the configured ones, and when a claim was last heard.
     pub(super) learned_shared: FxHashMap<Ipv4Addr, Instant>,
     /// When they were last looked through for what may be forgotten.
@@ -48,14 +49,18 @@ pub struct Neighbors {
 }
 
 impl Neighbors {
-    /// An engine that owns nothing yet: see [`Neighbors::claim_own`].
+    /// An engine that uses none of its sets yet: see [`Neighbors::claim_own`].
     pub fn new(config: Config, now: Instant) -> Self {
+        let mut own = Own::new(config.hardware, config.router);
+        for set in &config.own {
+            own.add(set.clone());
+        }
         let mut table = Table::default();
         for (ip, scheme) in &config.schemes {
             table.configure_scheme(*ip, *scheme);
         }
         Self {
-            own: OwnClaim::new(config.own.clone(), config.hardware, config.router),
+            own,
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             config,
             table,
@@ -76,33 +81,63 @@ impl Neighbors {
         &self.config
     }
 
-    /// Where the own set stands.
-    pub fn own_phase(&self) -> ClaimPhase {
-        self.own.phase
+    /// A further set of this node, not in use yet: see [`Neighbors::claim_own`].
+    pub fn add_own(&mut self, set: OwnSet) -> OwnId {
+        self.own.add(set)
     }
 
-    /// Starts to use the own set: probe, then announce. [`Event::Ready`] follows, or [`Event::OwnConflict`].
-    pub fn claim_own(&mut self, now: Instant) {
-        self.own.start(&mut self.rng, now);
+    /// Gives a set back, with a RELEASE where it is in use, and forgets it.
+    pub fn remove_own(&mut self, id: OwnId) {
+        self.release_own(id);
+        self.own.remove(id);
+    }
+
+    /// Where an own set stands; one that is not there is unclaimed.
+    pub fn own_phase(&self, id: OwnId) -> ClaimPhase {
+        self.own.phase(id)
+    }
+
+    /// Whether an own set that is in use holds this.
+    pub fn owns(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> bool {
+        self.own.owns(ip, protocol, port)
+    }
+
+    /// Starts to use an own set: probe, then announce. [`Event::Ready`] follows, or [`Event::OwnConflict`].
+    pub fn claim_own(&mut self, id: OwnId, now: Instant) {
+        if let Some(claim) = self.own.claim_mut(id) {
+            claim.start(&mut self.rng, now);
+        }
         self.drive(now);
     }
 
-    /// Uses the own set without a probe: an address that only this node can have.
-    pub fn hold_own(&mut self) {
-        self.own.hold();
-    }
-
-    /// Gives the own set back with a RELEASE.
-    pub fn release_own(&mut self) {
-        if let Some(message) = self.own.release() {
-            self.broadcast(message);
+    /// Uses an own set without a probe: an address that only this node can have.
+    pub fn hold_own(&mut self, id: OwnId) {
+        if let Some(claim) = self.own.claim_mut(id) {
+            claim.hold();
         }
     }
 
-    /// The lease of the own set lasts until `until` from now on.
-    pub fn renew_own(&mut self, until: Instant, now: Instant) {
-        self.own.renew(until, &mut self.rng, now);
+    /// Gives an own set back with a RELEASE.
+    pub fn release_own(&mut self, id: OwnId) {
+        let Some(claim) = self.own.claim_mut(id) else { return };
+        if claim.release() {
+            self.tell_release(id);
+        }
+    }
+
+    /// The lease of an own set lasts until `until` from now on.
+    pub fn renew_own(&mut self, id: OwnId, until: Instant, now: Instant) {
+        if let Some(claim) = self.own.claim_mut(id) {
+            claim.renew(until, &mut self.rng, now);
+        }
         self.drive(now);
+    }
+
+    /// PE-ARP rule 25.
+    pub(super) fn tell_release(&mut self, id: OwnId) {
+        if let Some(message) = self.own.claim(id).map(|claim| self.own.release(&claim.set)) {
+            self.broadcast(message);
+        }
     }
 
     /// Asks every owner of a shared address to answer, to fill the table after a start (routers only).
@@ -112,7 +147,9 @@ impl Neighbors {
             return;
         }
         self.solicited.insert(ip, now);
-        self.broadcast(Message::solicit_all(self.config.hardware, self.own.address(), ip));
+        if let Some(asker) = self.own.asker(ip) {
+            self.broadcast(Message::solicit_all(self.config.hardware, asker, ip));
+        }
     }
 
     /// Adds a binding that the configuration gives. It is never questioned, and what is on the link cannot take its
@@ -190,9 +227,7 @@ impl Neighbors {
 
     /// Whether an address is known to have several owners.
     pub fn is_shared(&self, ip: Ipv4Addr) -> bool {
-        (self.config.own.shared && self.config.own.ip == ip)
-            || self.table.scheme(ip).is_some()
-            || self.learned_shared.contains_key(&ip)
+        self.own.shares(ip) || self.table.scheme(ip).is_some() || self.learned_shared.contains_key(&ip)
     }
 
     /// The owner's link-layer address, if known: the fast path. The use of a stale binding starts its
@@ -247,7 +282,10 @@ impl Neighbors {
             Claim::Psid(psid) if (1..16).contains(&psid.scheme().length()) => Some(psid.scheme()),
             _ => None,
         };
-        let own = || self.config.own.records.iter().find_map(of_record).filter(|_| self.config.own.ip == ip);
+        let own = || {
+            let mut records = self.own.sets().filter(|set| set.ip == ip).flat_map(|set| &set.records);
+            records.find_map(of_record)
+        };
         let sharer = || {
             let bindings = self.table.of_address(ip).take(MAX_SCHEME_WITNESSES);
             bindings.flat_map(|(_, binding)| binding.records).find_map(|held| of_record(&held.record))
@@ -423,19 +461,16 @@ impl Neighbors {
 
     /// Does everything that is due at `now`.
     pub(super) fn drive(&mut self, now: Instant) {
-        while let Some(step) = self.own.due(&mut self.rng, now) {
-            match step {
-                Step::Broadcast(message) => {
-                    // RFC 5227 §2.1.1, §2.3: a legacy host may have the whole address, or want to.
-                    match message.kind() {
-                        Kind::Probe => self.probe_plain(),
-                        _ => self.announce_plain(),
-                    }
-                    self.broadcast(message);
+        while let Some(due) = self.own.due(&mut self.rng, now) {
+            match due {
+                OwnDue::Step(own, Step::Ready) => self.events.push_back(Event::Ready { own }),
+                OwnDue::Step(own, Step::Expired) => self.events.push_back(Event::Expired { own }),
+                OwnDue::Step(own, Step::Probe) => self.probe_own(own),
+                OwnDue::Step(own, Step::Announce) => {
+                    self.announce_plain(own);
+                    self.announce_own(own, now);
                 }
-                Step::Unicast(to, message) => self.unicast(to, message),
-                Step::Ready => self.events.push_back(Event::Ready),
-                Step::Expired => self.events.push_back(Event::Expired),
+                OwnDue::Answer(to, message) => self.unicast(to, message),
             }
         }
         while let Some((at, id)) = self.timers.first().copied() {
@@ -483,15 +518,17 @@ impl Neighbors {
             self.ask_plain(hardware, ip);
         } else {
             let (protocol, port) = binding.sample();
-            let message = self.question(ip, protocol, port, now);
-            self.unicast(hardware, message);
+            if let Some(message) = self.question(ip, protocol, port, now) {
+                self.unicast(hardware, message);
+            }
         }
     }
 
     /// PE-ARP rules 3 and 4: RESOLVE, and in the same tick plain ARP where the address may be a legacy host's.
     fn ask(&mut self, ip: Ipv4Addr, (protocol, port): Point, plain: bool, now: Instant) {
-        if self.config.pe {
-            let message = self.question(ip, protocol, port, now);
+        if self.config.pe
+            && let Some(message) = self.question(ip, protocol, port, now)
+        {
             self.broadcast(message);
         }
         if plain && !self.is_shared(ip) {
@@ -499,21 +536,18 @@ impl Neighbors {
         }
     }
 
-    fn question(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>, now: Instant) -> Message {
+    /// Nothing where the node has no set any more: without a sender it would be a probe, and no answer is needed.
+    fn question(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>, now: Instant) -> Option<Message> {
         let target = PeAddress { shared: self.is_shared(ip), ..PeAddress::new(ip) }.with_port(protocol, port);
         // A set that is not in use yet must not be learned from the question.
-        let own = if self.own.phase.holds() { self.own.set.records_at(now) } else { Vec::new() };
-        Message::resolve(self.config.hardware, self.own.address(), target, &own)
+        let asker = self.own.asker(ip)?;
+        Some(Message::resolve(self.config.hardware, asker, target, &self.own.records(asker.ip, now)))
     }
 
     fn ask_plain(&mut self, destination: EthernetAddress, ip: Ipv4Addr) {
         // PE-ARP rule 3: a shared address is never the sender of a plain ARP message; RFC 5227 §1.1: nor is one
         // that is not in use yet.
-        let sender = if self.own.set.shared || !self.own.phase.holds() {
-            Ipv4Addr::UNSPECIFIED
-        } else {
-            self.own.set.ip
-        };
+        let sender = self.own.whole().next().unwrap_or(Ipv4Addr::UNSPECIFIED);
         let message = ArpRepr::EthernetIpv4 {
             operation: ArpOperation::Request,
             source_hardware_addr: self.config.hardware,
@@ -524,27 +558,37 @@ impl Neighbors {
         self.outputs.push_back(Output::Arp { destination, message });
     }
 
-    /// Tells legacy hosts whose the own whole address is (RFC 5227 §2.3).
-    pub(super) fn announce_plain(&mut self) {
-        self.claim_plain(self.own.set.ip);
-    }
-
-    /// Asks legacy hosts whether one of them has the own whole address (RFC 5227 §2.1.1).
-    fn probe_plain(&mut self) {
-        self.claim_plain(Ipv4Addr::UNSPECIFIED);
-    }
-
-    fn claim_plain(&mut self, source_protocol_addr: Ipv4Addr) {
-        // PE-ARP rule 3.
-        if self.own.set.shared {
-            return;
+    fn probe_own(&mut self, id: OwnId) {
+        let Some(set) = self.own.claim(id).map(|claim| &claim.set) else { return };
+        let (message, ip, shared) = (self.own.probe(set), set.ip, set.shared);
+        // RFC 5227 §2.1.1: a legacy host may have the whole address, or want to.
+        if !shared {
+            self.claim_plain(Ipv4Addr::UNSPECIFIED, ip);
         }
+        self.broadcast(message);
+    }
+
+    pub(super) fn announce_own(&mut self, id: OwnId, now: Instant) {
+        if let Some(message) = self.own.claim(id).map(|claim| self.own.announcement(&claim.set, now)) {
+            self.broadcast(message);
+        }
+    }
+
+    /// Tells legacy hosts whose an own whole address is (RFC 5227 §2.3); never of a shared one (PE-ARP rule 3).
+    pub(super) fn announce_plain(&mut self, id: OwnId) {
+        let whole = self.own.claim(id).map(|claim| &claim.set).filter(|set| !set.shared);
+        if let Some(ip) = whole.map(|set| set.ip) {
+            self.claim_plain(ip, ip);
+        }
+    }
+
+    fn claim_plain(&mut self, source_protocol_addr: Ipv4Addr, target_protocol_addr: Ipv4Addr) {
         let message = ArpRepr::EthernetIpv4 {
             operation: ArpOperation::Request,
             source_hardware_addr: self.config.hardware,
             source_protocol_addr,
             target_hardware_addr: EthernetAddress([0; 6]),
-            target_protocol_addr: self.own.set.ip,
+            target_protocol_addr,
         };
         self.outputs.push_back(Output::Arp { destination: EthernetAddress::BROADCAST, message });
     }

@@ -8,6 +8,7 @@ use smoltcp::wire::EthernetAddress;
 use super::api::{Event, Refused};
 use super::binding::{Binding, BindingRef, Held, Point, Source, State, names};
 use super::engine::Neighbors;
+use super::own::OwnId;
 use super::{MAX_EVICTIONS, MAX_LEARNED_SHARED};
 use crate::wire::icmp::is_host;
 use crate::wire::pe_arp::{Lifetime, MAX_RECORDS, Record};
@@ -73,12 +74,13 @@ impl Neighbors {
         if !self.config.prefix.contains_addr(&heard.ip) || !is_host(heard.ip) {
             return Err(Refused::OffLink);
         }
-        let Some(port) = self.own.disputed(heard.ip, heard.records) else {
+        let disputed = self.own.disputed(heard.ip, heard.records);
+        if disputed.is_empty() {
             return self.learn_owner(heard, now);
-        };
-        let refused = self.on_own_claimed(heard.hardware, port, false, now);
-        // PE-ARP rule 5: what the own set has nothing of is as good as any claim.
-        let rest = |record: &&Record| !self.own.covers(record);
+        }
+        let refused = self.on_own_claimed(heard.hardware, &disputed, false, now);
+        // PE-ARP rule 5: what the own sets have nothing of is as good as any claim.
+        let rest = |record: &&Record| !self.own.covers(heard.ip, record);
         let records: Vec<_> = heard.records.iter().filter(rest).copied().collect();
         if !records.is_empty() {
             // That part of it was refused is what is counted.
@@ -235,25 +237,28 @@ impl Neighbors {
         }
     }
 
-    /// PE-ARP rule 55. `plain`: the claim was plain ARP.
+    /// PE-ARP rule 55, for each own set that is claimed, with a port of it. `plain`: the claim was plain ARP.
     pub(super) fn on_own_claimed(
         &mut self,
         hardware: EthernetAddress,
-        port: u16,
+        claimed: &[(OwnId, u16)],
         plain: bool,
         now: Instant,
     ) -> Result<(), Refused> {
-        if !self.own.phase.holds() || self.own.must_yield(now) {
-            self.lose_own(hardware, port, now);
-        } else if let Some(message) = self.own.defend(now) {
-            if self.config.pe {
-                self.broadcast(message);
+        for (own, port) in claimed.iter().copied() {
+            let Some(claim) = self.own.claim_mut(own) else { continue };
+            if !claim.phase.holds() || claim.must_yield(now) {
+                self.lose_own(own, hardware, port, now);
+            } else if claim.defend(now) {
+                if self.config.pe {
+                    self.announce_own(own, now);
+                }
+                if plain {
+                    // Who speaks plain ARP only would not hear it.
+                    self.announce_plain(own);
+                }
+                self.events.push_back(Event::OwnConflict { own, hardware, port, lost: false });
             }
-            if plain {
-                // Who speaks plain ARP only would not hear it.
-                self.announce_plain();
-            }
-            self.events.push_back(Event::OwnConflict { hardware, port, lost: false });
         }
         Err(Refused::Conflict)
     }

@@ -16,6 +16,7 @@ mod claim;
 mod engine;
 mod learn;
 mod limit;
+mod own;
 mod questions;
 mod receive;
 mod store;
@@ -28,6 +29,7 @@ pub use binding::{Source, State};
 pub use claim::{ClaimPhase, OwnSet};
 pub use engine::Neighbors;
 pub use limit::TokenBucket;
+pub use own::OwnId;
 
 use smoltcp::time::Duration;
 

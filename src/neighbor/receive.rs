@@ -9,6 +9,7 @@ use super::api::{Event, Output, Refused};
 use super::binding::{BindingRef, Held, Source, names};
 use super::engine::Neighbors;
 use super::learn::{Heard, claims};
+use super::own::OwnId;
 use super::questions::Block;
 use super::{GAP_TIME, GAP_TIME_MAX, SOLICIT_WINDOW};
 use crate::ports::PortRange;
@@ -92,11 +93,10 @@ impl Neighbors {
         if named && self.is_shared(sender) {
             return Err(Refused::PlainForShared);
         }
+        // PE-ARP rule 55, RFC 5227 §2.4: whatever it asks or answers, it claims the own address.
+        let disputed = self.own.disputed_whole(sender);
         let result = match operation {
-            // PE-ARP rule 55, RFC 5227 §2.4: whatever it asks or answers, it claims the own address.
-            _ if sender == self.own.set.ip && self.own.is_disputable() => {
-                self.on_own_claimed(hardware, self.own.set.first_port, true, now)
-            }
+            _ if !disputed.is_empty() => self.on_own_claimed(hardware, &disputed, true, now),
             ArpOperation::Request => self.on_plain_request(hardware, sender, target, now),
             ArpOperation::Reply if !named => Err(Refused::Unsolicited),
             ArpOperation::Reply => self.on_plain_reply(hardware, sender, (to, target), now),
@@ -143,8 +143,11 @@ impl Neighbors {
 
     /// PE-ARP rule 3: a shared address is answered for by the edge router only, never by a sharing host.
     fn answers_plain(&self, target: Ipv4Addr) -> bool {
-        let own = target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
-        own || (self.config.proxy && self.table.scheme(target).is_some())
+        self.owns_whole(target) || (self.config.proxy && self.table.scheme(target).is_some())
+    }
+
+    fn owns_whole(&self, ip: Ipv4Addr) -> bool {
+        self.own.whole().any(|own| own == ip)
     }
 
     /// PE-ARP rule 27: an answer to an own question confirms; another reply updates what is known, or tells its
@@ -159,7 +162,7 @@ impl Neighbors {
         let to_us = to == self.config.hardware;
         let probed = |binding: BindingRef<'_>| binding.source == Source::Arp && binding.asked().is_some();
         let asked = self.questions.asks_any(sender) || self.bound(sender, hardware).is_some_and(probed);
-        let told = to_us && target == self.own.set.ip && !self.own.set.shared && self.own.phase.holds();
+        let told = to_us && self.owns_whole(target);
         if to_us && asked {
             // PE-ARP rule 40: the owner's own answer may be slower, and tells that the address is shared.
             if self.config.pe {
@@ -218,18 +221,16 @@ impl Neighbors {
         // PE-ARP rule 20: what is known is brought up to date, but a new binding is made only by those who will
         // need it: the target, and a router.
         let known = self.table.find(message.sender.ip, message.sender_hardware).is_some();
-        // PE-ARP rule 55: whatever is asked, a claim to the own set is heard.
+        // PE-ARP rule 55: whatever is asked, a claim to an own set is heard.
         let disputed = self.own.disputed(message.sender.ip, &message.records);
         if !message.records.is_empty() && (ours || known || self.config.router) {
             result = self.learn(&self.heard(message, false), now);
-        } else if let Some(port) = disputed {
-            result = self.on_own_claimed(message.sender_hardware, port, false, now);
+        } else if !disputed.is_empty() {
+            result = self.on_own_claimed(message.sender_hardware, &disputed, false, now);
         }
         let (to, sender) = (message.sender_hardware, message.sender);
         if ours {
-            let answer = self.own.as_asked(asked);
-            let records = self.own.set.records_at(now);
-            self.unicast(to, Message::reply(self.config.hardware, answer, to, sender, &records));
+            self.unicast(to, self.own.answer(asked, to, sender, now));
         } else if self.has_no_owner(asked) {
             let gap =
                 Record { lifetime: Lifetime::Seconds(GAP_TIME.secs() as u16), ..self.gap_around(asked) };
@@ -265,10 +266,12 @@ impl Neighbors {
         if !message.sender.router {
             return Err(Refused::Solicit);
         }
-        if message.target.ip != self.own.set.ip {
+        let ip = message.target.ip;
+        if !self.own.sets().any(|set| set.ip == ip) {
             return Ok(());
         }
-        let asked = self.own.solicit(message.sender_hardware, message.sender, &mut self.rng, now);
+        let (router, address) = (message.sender_hardware, message.sender);
+        let asked = self.own.solicit(router, address, ip, &mut self.rng, now);
         if asked { Ok(()) } else { Err(Refused::Solicit) }
     }
 
@@ -306,12 +309,16 @@ impl Neighbors {
             return Err(Refused::NoRecords);
         }
         let prober = message.sender_hardware;
-        let Some(port) = self.own.disputed(message.target.ip, &message.records) else { return Ok(()) };
-        if let Some(objection) = self.own.object(prober, port, now) {
+        let disputed = self.own.disputed(message.target.ip, &message.records);
+        let objection = disputed.iter().find_map(|(own, port)| self.own.objection(*own, prober, *port, now));
+        if let Some(objection) = objection {
             self.unicast(prober, objection);
-        } else {
+        }
+        for (own, port) in disputed {
             // RFC 5227 §2.1.1: another host probes for the same at the same time.
-            self.lose_own(prober, port, now);
+            if self.own.phase(own).probing() {
+                self.lose_own(own, prober, port, now);
+            }
         }
         Ok(())
     }
@@ -320,21 +327,23 @@ impl Neighbors {
         if message.target_hardware != self.config.hardware {
             return Err(Refused::NotForUs);
         }
-        let Some(port) = self.own.disputed(message.sender.ip, &message.records) else {
-            return Err(Refused::Unsolicited);
-        };
-        if !self.own.phase.probing() {
+        let mut disputed = self.own.disputed(message.sender.ip, &message.records);
+        disputed.retain(|(own, _)| self.own.phase(*own).probing());
+        if disputed.is_empty() {
             return Err(Refused::Unsolicited);
         }
-        self.lose_own(message.sender_hardware, port, now);
+        for (own, port) in disputed {
+            self.lose_own(own, message.sender_hardware, port, now);
+        }
         Ok(())
     }
 
-    pub(super) fn lose_own(&mut self, hardware: EthernetAddress, port: u16, now: Instant) {
-        if let Some(message) = self.own.lose(&mut self.rng, now) {
-            self.broadcast(message);
+    pub(super) fn lose_own(&mut self, own: OwnId, hardware: EthernetAddress, port: u16, now: Instant) {
+        let Some(claim) = self.own.claim_mut(own) else { return };
+        if claim.lose(&mut self.rng, now) {
+            self.tell_release(own);
         }
-        self.events.push_back(Event::OwnConflict { hardware, port, lost: true });
+        self.events.push_back(Event::OwnConflict { own, hardware, port, lost: true });
     }
 
     /// PE-ARP rule 25.

@@ -11,8 +11,8 @@ use super::{DropReason, LinkId, Verdict};
 use crate::neighbor::{Event, Neighbors, Output, Refused, Target};
 use crate::wire::pe_arp::{self, Message};
 use crate::wire::{
-    ETHERNET_HEADER, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Segments, icmp, is_station, pe_arp_frame,
-    plain_arp,
+    ETHERNET_HEADER, FlowKey, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Segments, icmp, is_station,
+    pe_arp_frame, plain_arp,
 };
 
 /// Where an IPv4 header has the protocol.
@@ -152,6 +152,15 @@ impl Interface {
         }
     }
 
+    /// PE-ARP rule 58: what waited may have been sent from a set that is no longer in use. A router forwards what others
+    /// send.
+    fn may_leave(&self, frame: &Frame) -> bool {
+        let Ok(packet) = Ipv4Packet::new_checked(frame.bytes()) else { return false };
+        let source = FlowKey::of(&packet).ok().and_then(|key| key.source);
+        self.neighbors.config().router
+            || self.neighbors.owns(packet.src_addr(), packet.next_header().into(), source)
+    }
+
     /// Moves what the engine wants to send into `transmits`, counts what waited, and hands the packets that could
     /// not be delivered to `undeliverable`. Gives the other events back.
     pub(super) fn drain(
@@ -172,8 +181,7 @@ impl Interface {
         let mut others = Vec::new();
         while let Some(event) = self.neighbors.poll_event() {
             match event {
-                // PE-ARP rule 58: what waited was sent from a set that is no longer in use.
-                Event::Resolved { .. } if !self.neighbors.own_phase().holds() => {
+                Event::Resolved { frame, .. } if !self.may_leave(&frame) => {
                     counters.count_resolved(DropReason::SetNotHeld.into());
                 }
                 Event::Resolved { mut frame, hardware, .. } => {
@@ -200,11 +208,11 @@ pub(super) fn report(link: &str, event: &Event) {
         Event::Conflict { ip, incumbent, newcomer } => {
             tracing::warn!(%link, %ip, %incumbent, %newcomer, "two hosts claim the same ports");
         }
-        Event::OwnConflict { hardware, port, lost } => {
+        Event::OwnConflict { hardware, port, lost, .. } => {
             tracing::warn!(%link, %hardware, port, lost, "another host claims ports of this node");
         }
-        Event::Expired => tracing::warn!(%link, "the lease of this node's ports is over"),
-        Event::Ready | Event::Resolved { .. } | Event::Undeliverable { .. } => {}
+        Event::Expired { .. } => tracing::warn!(%link, "the lease of this node's ports is over"),
+        Event::Ready { .. } | Event::Resolved { .. } | Event::Undeliverable { .. } => {}
     }
 }
 

@@ -23,7 +23,7 @@ use super::services::{ServicePorts, Services};
 use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::IcmpLimit;
-use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnSet, Refused, Target};
+use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnId, OwnSet, Refused, Target};
 use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
@@ -162,14 +162,14 @@ impl Host {
                 hardware: options.hardware,
                 prefix: on_link_prefix(address, gateway),
                 router: false,
-                own: OwnSet {
+                own: vec![OwnSet {
                     ip: address.address(),
                     records,
                     first_port: set.first(),
                     shared,
                     authoritative: true,
                     until: lease.map(|lease| now + lease),
-                },
+                }],
                 pe: true,
                 schemes: Vec::new(),
                 proxy: false,
@@ -179,7 +179,7 @@ impl Host {
             },
             now,
         );
-        neighbors.claim_own(now);
+        neighbors.claim_own(OwnId::FIRST, now);
         let own = address.address();
         let seed = rng.random();
         let mut host = Self {
@@ -254,7 +254,7 @@ impl Host {
 
     /// Where the set stands.
     pub fn phase(&self) -> ClaimPhase {
-        self.interface.neighbors.own_phase()
+        self.interface.neighbors.own_phase(OwnId::FIRST)
     }
 
     /// Who took the set, if it was lost since the last call.
@@ -264,13 +264,13 @@ impl Host {
 
     /// Gives the set back; [`Node::poll_transmit`] has the RELEASE.
     pub fn release(&mut self, now: Instant) {
-        self.interface.neighbors.release_own();
+        self.interface.neighbors.release_own(OwnId::FIRST);
         self.drain(now);
     }
 
     /// The set may be used for `lease` from now on. One whose lease was over is probed again.
     pub fn renew(&mut self, lease: Duration, now: Instant) {
-        self.interface.neighbors.renew_own(now + lease, now);
+        self.interface.neighbors.renew_own(OwnId::FIRST, now + lease, now);
         self.drain(now);
     }
 

@@ -16,7 +16,7 @@ use self::dhcp::Dhcp;
 use super::ethernet::{Interface, Payload, error_about, ip_bytes, report};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::{Fib, IcmpLimit, NextHop};
-use crate::neighbor::{Config, Entry, Neighbors, OwnSet, Refused, Target};
+use crate::neighbor::{Config, Entry, Neighbors, OwnId, OwnSet, Refused, Target};
 use crate::ports::Scheme;
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
@@ -116,14 +116,14 @@ impl Router {
                     hardware: link.hardware,
                     prefix,
                     router: true,
-                    own: OwnSet {
+                    own: vec![OwnSet {
                         ip: link.address.address(),
                         records: vec![Record::new(Claim::Full, Lifetime::Unknown)],
                         first_port: 0,
                         shared: false,
                         authoritative: true,
                         until: None,
-                    },
+                    }],
                     pe,
                     schemes: if pe { schemes } else { Vec::new() },
                     proxy: pe,
@@ -156,7 +156,7 @@ impl Router {
             transmits: VecDeque::new(),
         };
         for attached in &mut router.links {
-            attached.interface.neighbors.hold_own();
+            attached.interface.neighbors.hold_own(OwnId::FIRST);
             let shared: Vec<_> =
                 attached.interface.neighbors.config().schemes.iter().map(|(ip, _)| *ip).collect();
             for ip in shared {

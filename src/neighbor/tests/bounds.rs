@@ -10,9 +10,9 @@ fn forger(n: u32) -> EthernetAddress {
 
 /// A router on a link with more addresses than it remembers.
 fn wide_router() -> Rig {
-    let own = OwnSet { ip: Ipv4Addr::new(10, 0, 0, 1), ..router().own };
+    let own = OwnSet { ip: Ipv4Addr::new(10, 0, 0, 1), ..router().own[0].clone() };
     let prefix = Ipv4Cidr::new(Ipv4Addr::new(10, 0, 0, 0), 8);
-    Rig::new(Config { own, prefix, schemes: Vec::new(), ..router() })
+    Rig::new(Config { own: vec![own], prefix, schemes: Vec::new(), ..router() })
 }
 
 /// Address `n` of the wide link.

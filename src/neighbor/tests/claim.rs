@@ -4,8 +4,8 @@ use super::*;
 
 fn unclaimed(authoritative: bool, seed: u64) -> Rig {
     let config = sharer(A, "0,4,1");
-    let own = OwnSet { authoritative, ..config.own.clone() };
-    Rig::unclaimed(Config { own, seed, ..config })
+    let own = OwnSet { authoritative, ..config.own[0].clone() };
+    Rig::unclaimed(Config { own: vec![own], seed, ..config })
 }
 
 fn times(sent: &[(Instant, EthernetAddress, Message)], start: Instant) -> Vec<u64> {
@@ -14,7 +14,7 @@ fn times(sent: &[(Instant, EthernetAddress, Message)], start: Instant) -> Vec<u6
 
 fn own_conflicts(rig: &mut Rig) -> Vec<(EthernetAddress, u16, bool)> {
     let conflict = |event| match event {
-        Event::OwnConflict { hardware, port, lost } => Some((hardware, port, lost)),
+        Event::OwnConflict { own: _, hardware, port, lost } => Some((hardware, port, lost)),
         _ => None,
     };
     core::mem::take(&mut rig.events).into_iter().filter_map(conflict).collect()
@@ -45,13 +45,13 @@ fn a_given_set_is_probed_once() {
     );
     assert_eq!(probe.sender, PeAddress::new(Ipv4Addr::UNSPECIFIED));
     assert_eq!(probe.records, [psid("0,4,1")]);
-    assert!(rig.events.is_empty() && !rig.engine.own_phase().holds());
+    assert!(rig.events.is_empty() && !rig.engine.own_phase(OwnId::FIRST).holds());
     rig.wait(secs(10));
     let announced = rig.take_pe(Kind::Announce);
     assert_eq!(times(&announced, start), [200, 2200]);
     assert!(announced[0].2.complete && announced[0].2.records == [psid("0,4,1")]);
-    assert!(matches!(rig.events[..], [Event::Ready]));
-    assert_eq!(rig.engine.own_phase(), ClaimPhase::Held);
+    assert!(matches!(rig.events[..], [Event::Ready { .. }]));
+    assert_eq!(rig.engine.own_phase(OwnId::FIRST), ClaimPhase::Held);
 }
 
 /// Rule 56: a set that nobody gave waits 0..1 s, is probed three times 1..2 s apart, and used 2 s later.
@@ -86,7 +86,7 @@ fn a_conflict_loses_the_set() {
         rig.sent.clear();
         rig.wait(millis(100));
         assert_eq!(rig.hear(&conflict(B)), Ok(()));
-        assert_eq!(rig.engine.own_phase(), ClaimPhase::Lost);
+        assert_eq!(rig.engine.own_phase(OwnId::FIRST), ClaimPhase::Lost);
         assert_eq!(own_conflicts(&mut rig), [(B, 5000, true)]);
         rig.wait(secs(60) - millis(1));
         assert!(rig.take_sent().is_empty());
@@ -97,7 +97,7 @@ fn a_conflict_loses_the_set() {
         assert!(probed);
     }
     rig.wait(millis(200));
-    assert!(rig.engine.own_phase().holds());
+    assert!(rig.engine.own_phase(OwnId::FIRST).holds());
 }
 
 /// Rules 14, 20, 51: a CONFLICT counts to the prober, about its set, while it probes.
@@ -110,7 +110,7 @@ fn other_conflicts_are_dropped() {
     assert_eq!(rig.hear(&elsewhere), Err(Refused::Unsolicited));
     rig.wait(secs(1));
     assert_eq!(rig.hear(&conflict(B)), Err(Refused::Unsolicited));
-    assert!(rig.engine.own_phase().holds());
+    assert!(rig.engine.own_phase(OwnId::FIRST).holds());
     assert!(own_conflicts(&mut rig).is_empty());
 }
 
@@ -120,7 +120,7 @@ fn two_probers_conflict() {
     let mut rig = unclaimed(true, 1);
     rig.claim_own();
     assert_eq!(rig.hear(&probe_of(B, psid("0,4,2"))), Ok(()));
-    assert!(rig.engine.own_phase().probing(), "another set");
+    assert!(rig.engine.own_phase(OwnId::FIRST).probing(), "another set");
     assert_eq!(rig.hear(&probe_of(B, range(8000, 9000))), Ok(()));
     assert_eq!(own_conflicts(&mut rig), [(B, 8000, true)]);
     assert!(rig.take_pe(Kind::Conflict).is_empty());
@@ -138,7 +138,7 @@ fn an_owner_objects_to_a_probe() {
     assert_eq!(objection.sender, shared(SHARED).with_port(0, Some(8000)));
     assert_eq!(objection.target, PeAddress::new(Ipv4Addr::UNSPECIFIED));
     assert_eq!(objection.records, [psid("0,4,1")]);
-    assert!(rig.engine.own_phase().holds());
+    assert!(rig.engine.own_phase(OwnId::FIRST).holds());
 }
 
 /// Rule 55: a claim to a part of the own set is answered with one ANNOUNCE, at most every 10 s; a given set is
@@ -160,30 +160,30 @@ fn an_owner_defends_its_set() {
         rig.wait(millis(1));
     }
     assert_eq!(rig.hear(&announce(B, SHARED, &[psid("0,4,2")])), Ok(()), "no part of it");
-    assert!(rig.take_sent().is_empty() && rig.engine.own_phase().holds());
+    assert!(rig.take_sent().is_empty() && rig.engine.own_phase(OwnId::FIRST).holds());
 }
 
 /// Rule 55: a set that nobody gave is given up at the second conflict within 10 s.
 #[test]
 fn another_set_is_given_up() {
     let mut rig = unclaimed(false, 1);
-    rig.engine.hold_own();
+    rig.engine.hold_own(OwnId::FIRST);
     let claim = announce(B, SHARED, &[psid("0,4,1")]);
     assert_eq!(rig.hear(&claim), Err(Refused::Conflict));
     rig.wait(secs(10));
     assert_eq!(rig.hear(&claim), Err(Refused::Conflict));
-    assert!(rig.engine.own_phase().holds());
+    assert!(rig.engine.own_phase(OwnId::FIRST).holds());
     rig.wait(secs(9));
     assert_eq!(rig.hear(&claim), Err(Refused::Conflict));
-    assert_eq!(rig.engine.own_phase(), ClaimPhase::Lost);
+    assert_eq!(rig.engine.own_phase(OwnId::FIRST), ClaimPhase::Lost);
 }
 
 /// Rules 1, 41: a RESOLVE is answered if and only if the port is owned, at once and with the whole set.
 #[test]
 fn only_the_owner_answers() {
     let mut config = sharer(A, "6,8,0x34");
-    config.own.records.extend([of(TCP, range(443, 443)), portless(GRE)]);
-    let owned = config.own.records.clone();
+    config.own[0].records.extend([of(TCP, range(443, 443)), portless(GRE)]);
+    let owned = config.own[0].records.clone();
     let mut rig = Rig::new(config);
     let any = |port| (0..=255).map(move |protocol| (protocol, Some(port)));
     let sampled = (0..=u16::MAX).step_by(7).chain([443, 1232, 1235, 1236, 64720]);
@@ -221,12 +221,12 @@ fn a_whole_host_answers_for_all() {
 #[test]
 fn a_set_is_given_back_once() {
     let mut rig = unclaimed(true, 1);
-    rig.engine.release_own();
+    rig.engine.release_own(OwnId::FIRST);
     rig.settle();
     assert!(rig.take_sent().is_empty());
-    rig.engine.hold_own();
-    rig.engine.release_own();
-    rig.engine.release_own();
+    rig.engine.hold_own(OwnId::FIRST);
+    rig.engine.release_own(OwnId::FIRST);
+    rig.engine.release_own(OwnId::FIRST);
     rig.settle();
     let sent = rig.take_pe(Kind::Release);
     assert_eq!(sent.len(), 1);
@@ -287,7 +287,7 @@ fn solicit_all_of_others() {
     rig.wait(secs(2));
     assert!(rig.take_sent().is_empty());
     rig.hear(&question).unwrap();
-    rig.engine.release_own();
+    rig.engine.release_own(OwnId::FIRST);
     rig.settle();
     rig.wait(secs(2));
     assert!(rig.take_pe(Kind::Reply).is_empty(), "given back meanwhile");

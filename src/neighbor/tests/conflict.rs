@@ -14,7 +14,7 @@ fn count_conflicts(rig: &mut Rig) -> usize {
 
 fn question_to(rig: &Rig, port: u16) -> Message {
     let target = shared(SHARED).with_port(TCP, Some(port));
-    Message::resolve(ROUTER_MAC, PeAddress::new(rig.engine.config().own.ip), target, &[])
+    Message::resolve(ROUTER_MAC, PeAddress::new(rig.engine.config().own[0].ip), target, &[])
 }
 
 /// Owners of a port of A alone, of both, and of B alone.

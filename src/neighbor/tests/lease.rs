@@ -5,8 +5,8 @@ use super::*;
 /// A host whose lease of PSID 1 has 20 s left, in use.
 fn leased() -> Rig {
     let config = sharer(A, "0,4,1");
-    let own = OwnSet { until: Some(Instant::from_secs(1020)), ..config.own };
-    Rig::new(Config { own, ..config })
+    let own = OwnSet { until: Some(Instant::from_secs(1020)), ..config.own[0].clone() };
+    Rig::new(Config { own: vec![own], ..config })
 }
 
 fn lifetimes(message: &Message) -> Vec<Lifetime> {
@@ -36,8 +36,8 @@ fn a_lease_ends_by_itself() {
     let mut rig = leased();
     assert_eq!(rig.engine.poll_timeout(), Some(Instant::from_secs(1020)));
     rig.wait(secs(20));
-    assert!(matches!(rig.events[..], [Event::Expired]));
-    assert_eq!(rig.engine.own_phase(), ClaimPhase::Expired);
+    assert!(matches!(rig.events[..], [Event::Expired { .. }]));
+    assert_eq!(rig.engine.own_phase(OwnId::FIRST), ClaimPhase::Expired);
     rig.hear(&question).unwrap();
     rig.hear(&probe).unwrap();
     assert!(rig.take_sent().is_empty());
@@ -54,7 +54,7 @@ fn a_lease_ends_by_itself() {
 fn a_renewal() {
     let mut rig = leased();
     rig.wait(secs(10));
-    rig.engine.renew_own(Instant::from_secs(1030), rig.now);
+    rig.engine.renew_own(OwnId::FIRST, Instant::from_secs(1030), rig.now);
     rig.settle();
     let announced = rig.take_pe(Kind::Announce);
     assert_eq!(announced.len(), 1);
@@ -62,27 +62,31 @@ fn a_renewal() {
     rig.wait(secs(19));
     assert!(rig.take_sent().is_empty());
     rig.wait(secs(1));
-    assert_eq!(rig.engine.own_phase(), ClaimPhase::Expired);
-    rig.engine.renew_own(Instant::from_secs(2000), rig.now);
+    assert_eq!(rig.engine.own_phase(OwnId::FIRST), ClaimPhase::Expired);
+    rig.engine.renew_own(OwnId::FIRST, Instant::from_secs(2000), rig.now);
     rig.settle();
     assert_eq!(rig.take_pe(Kind::Probe).len(), 1);
     rig.wait(secs(5));
-    assert_eq!(rig.engine.own_phase(), ClaimPhase::Held);
-    rig.engine.release_own();
-    rig.engine.renew_own(Instant::from_secs(3000), rig.now);
+    assert_eq!(rig.engine.own_phase(OwnId::FIRST), ClaimPhase::Held);
+    rig.engine.release_own(OwnId::FIRST);
+    rig.engine.renew_own(OwnId::FIRST, Instant::from_secs(3000), rig.now);
     rig.settle();
-    assert_eq!(rig.engine.own_phase(), ClaimPhase::Unclaimed, "what was given back is not renewed");
+    assert_eq!(
+        rig.engine.own_phase(OwnId::FIRST),
+        ClaimPhase::Unclaimed,
+        "what was given back is not renewed"
+    );
 }
 
 /// A lease that ends while the set is probed.
 #[test]
 fn a_lease_too_short_to_begin() {
     let config = sharer(A, "0,4,1");
-    let own = OwnSet { until: Some(Instant::from_millis(1_000_100)), ..config.own };
-    let mut rig = Rig::unclaimed(Config { own, ..config });
+    let own = OwnSet { until: Some(Instant::from_millis(1_000_100)), ..config.own[0].clone() };
+    let mut rig = Rig::unclaimed(Config { own: vec![own], ..config });
     rig.claim_own();
     rig.wait(secs(5));
-    assert!(matches!(rig.events[..], [Event::Expired]));
+    assert!(matches!(rig.events[..], [Event::Expired { .. }]));
     assert_eq!(rig.take_pe(Kind::Announce).len(), 0);
 }
 

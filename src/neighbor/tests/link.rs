@@ -100,7 +100,7 @@ impl Link {
     /// Whether a node may be the next hop for a port of SHARED.
     fn claims(&self, hardware: EthernetAddress, protocol: u8, port: u16) -> bool {
         let node = self.nodes.iter().find(|node| node.engine.config().hardware == hardware).unwrap();
-        let own = &node.engine.config().own;
+        let own = &node.engine.config().own[0];
         own.ip == SHARED && own.records.iter().any(|record| record.contains(protocol, Some(port)))
     }
 
@@ -125,7 +125,7 @@ impl Link {
         for tag in 0..count {
             let node = self.rng.random_range(0..self.nodes.len());
             match self.rng.random_range(0..40) {
-                0 => self.nodes[node].engine.release_own(),
+                0 => self.nodes[node].engine.release_own(OwnId::FIRST),
                 1 => self.nodes[node].claim_own(),
                 2 => {
                     let now = self.now;
@@ -168,7 +168,7 @@ fn a_packet_never_goes_to_a_stranger() {
         link.loss = 0;
         // Negatives and doubts end, and the sets are in use.
         for node in &mut link.nodes {
-            node.engine.release_own();
+            node.engine.release_own(OwnId::FIRST);
             node.settle();
         }
         link.run(secs(200));
@@ -192,7 +192,7 @@ fn waiting_packets_find_the_owner() {
         let configs = vec![router_without_proxy(seed), sharer(A, "0,4,1"), sharer(B, "0,4,2")];
         let mut link = Link::new(configs, seed, 20);
         for node in &mut link.nodes {
-            node.engine.hold_own();
+            node.engine.hold_own(OwnId::FIRST);
         }
         for port in [5000, 9000, 13000] {
             link.nodes[0].enqueue(tcp(SHARED, port), packet(port.into())).unwrap();
@@ -216,11 +216,11 @@ fn waiting_packets_find_the_owner() {
 fn disputes_leave_no_engine_stuck() {
     for seed in 0..8 {
         let mut thief = sharer(C, "0,2,0");
-        thief.own.authoritative = seed % 2 == 0;
+        thief.own[0].authoritative = seed % 2 == 0;
         let configs = vec![router_without_proxy(seed), sharer(A, "0,4,1"), sharer(B, "0,4,2"), thief];
         let mut link = Link::new(configs, seed, 25);
         for node in &mut link.nodes {
-            node.engine.hold_own();
+            node.engine.hold_own(OwnId::FIRST);
         }
         link.random_events(800);
     }
@@ -230,13 +230,16 @@ fn disputes_leave_no_engine_stuck() {
 #[test]
 fn a_set_in_use_is_not_taken() {
     let mut link = Link::new(vec![router(), sharer(A, "0,4,1"), sharer(B, "0,4,1")], 3, 0);
-    link.nodes[1].engine.hold_own();
+    link.nodes[1].engine.hold_own(OwnId::FIRST);
     link.nodes[2].claim_own();
     link.run(secs(180));
-    assert!(link.nodes[1].engine.own_phase().holds() && !link.nodes[2].engine.own_phase().holds());
-    link.nodes[1].engine.release_own();
+    assert!(
+        link.nodes[1].engine.own_phase(OwnId::FIRST).holds()
+            && !link.nodes[2].engine.own_phase(OwnId::FIRST).holds()
+    );
+    link.nodes[1].engine.release_own(OwnId::FIRST);
     link.nodes[1].settle();
     link.run(secs(61));
-    assert!(link.nodes[2].engine.own_phase().holds(), "free: it is taken within a minute");
+    assert!(link.nodes[2].engine.own_phase(OwnId::FIRST).holds(), "free: it is taken within a minute");
     assert_eq!(link.nodes[0].owner(5000), Some(B));
 }

@@ -401,8 +401,8 @@ pub(super) fn effects(rig: &mut Rig, port: u16, first: u16) -> Vec<String> {
     }
     for event in core::mem::take(&mut rig.events) {
         effects.push(match event {
-            Event::Ready => "Ready".to_owned(),
-            Event::Expired => "Expired".to_owned(),
+            Event::Ready { .. } => "Ready".to_owned(),
+            Event::Expired { .. } => "Expired".to_owned(),
             Event::OwnConflict { lost: false, .. } => "disputed".to_owned(),
             Event::OwnConflict { lost: true, .. } => "lost".to_owned(),
             Event::Resolved { hardware, .. } => format!(">{}", letter(hardware)),

@@ -65,20 +65,20 @@ fn given() -> Config {
 
 fn own() -> Config {
     let config = given();
-    Config { own: OwnSet { authoritative: false, ..config.own.clone() }, ..config }
+    Config { own: vec![OwnSet { authoritative: false, ..config.own[0].clone() }], ..config }
 }
 
 /// For 20 s from the start.
 fn leased() -> Config {
     let config = given();
     let until = Some(Instant::from_secs(1000) + millis(LEASE));
-    Config { own: OwnSet { until, ..config.own.clone() }, ..config }
+    Config { own: vec![OwnSet { until, ..config.own[0].clone() }], ..config }
 }
 
 /// Until the first probe is sent.
 fn probing(rig: &mut Rig) {
     rig.claim_own();
-    while rig.engine.own_phase() != (ClaimPhase::Probing { sent: 1 }) {
+    while rig.engine.own_phase(OwnId::FIRST) != (ClaimPhase::Probing { sent: 1 }) {
         rig.wait(millis(1));
     }
 }
@@ -86,13 +86,13 @@ fn probing(rig: &mut Rig) {
 /// Until the first announcement is sent.
 fn announcing(rig: &mut Rig) {
     rig.claim_own();
-    while rig.engine.own_phase() != (ClaimPhase::Announcing { sent: 1 }) {
+    while rig.engine.own_phase(OwnId::FIRST) != (ClaimPhase::Announcing { sent: 1 }) {
         rig.wait(millis(1));
     }
 }
 
 fn held(rig: &mut Rig) {
-    rig.engine.hold_own();
+    rig.engine.hold_own(OwnId::FIRST);
 }
 
 fn expired(rig: &mut Rig) {
@@ -114,7 +114,7 @@ fn enter(row: &Row) -> Rig {
 }
 
 fn own_set(rig: &Rig) -> OwnSet {
-    rig.engine.config().own.clone()
+    rig.engine.config().own[0].clone()
 }
 
 /// The own address, as another host would claim it.
@@ -200,12 +200,12 @@ const EVENTS: [(&str, Happen); 23] = [
         Ok(())
     }),
     ("renew", |rig, _| {
-        rig.engine.renew_own(rig.now + millis(LEASE), rig.now);
+        rig.engine.renew_own(OwnId::FIRST, rig.now + millis(LEASE), rig.now);
         rig.settle();
         Ok(())
     }),
     ("release_own", |rig, _| {
-        rig.engine.release_own();
+        rig.engine.release_own(OwnId::FIRST);
         rig.settle();
         Ok(())
     }),
@@ -396,7 +396,7 @@ const TABLES: [&str; 9] = [
 ];
 
 fn describe(rig: &Rig) -> String {
-    let phase = match rig.engine.own_phase() {
+    let phase = match rig.engine.own_phase(OwnId::FIRST) {
         ClaimPhase::Unclaimed => "UNCL",
         ClaimPhase::Probing { .. } => "PROB",
         ClaimPhase::Announcing { .. } => "ANN",

@@ -7,9 +7,9 @@ mod learning;
 mod lease;
 mod link;
 mod matrix;
-
 mod matrix_claim;
 mod matrix_plain;
+mod own;
 mod plain;
 mod questions;
 mod random;
@@ -162,14 +162,14 @@ fn router() -> Config {
         hardware: ROUTER_MAC,
         prefix: Ipv4Cidr::new(Ipv4Addr::new(192, 0, 2, 0), 24),
         router: true,
-        own: OwnSet {
+        own: vec![OwnSet {
             ip: ROUTER,
             records: vec![full()],
             first_port: 0,
             shared: false,
             authoritative: true,
             until: None,
-        },
+        }],
         pe: true,
         schemes: vec![(SHARED, scheme(0, 4))],
         proxy: true,
@@ -181,7 +181,7 @@ fn router() -> Config {
 
 /// A host with the whole address OTHER.
 fn whole_host() -> Config {
-    let own = OwnSet { ip: OTHER, ..router().own };
+    let own = vec![OwnSet { ip: OTHER, ..router().own[0].clone() }];
     Config { hardware: A, own, router: false, schemes: Vec::new(), proxy: false, ..router() }
 }
 
@@ -196,7 +196,7 @@ fn sharer(hardware: EthernetAddress, part: &str) -> Config {
         authoritative: true,
         until: None,
     };
-    Config { hardware, own, ..whole_host() }
+    Config { hardware, own: vec![own], ..whole_host() }
 }
 
 /// An engine and its clock. Every step asserts that nothing that is due is left undone.
@@ -211,7 +211,7 @@ impl Rig {
     /// The own set is in use from the start.
     fn new(config: Config) -> Self {
         let mut rig = Self::unclaimed(config);
-        rig.engine.hold_own();
+        rig.engine.hold_own(OwnId::FIRST);
         rig
     }
 
@@ -245,7 +245,7 @@ impl Rig {
     }
 
     fn claim_own(&mut self) {
-        self.engine.claim_own(self.now);
+        self.engine.claim_own(OwnId::FIRST, self.now);
         self.settle();
     }
 
@@ -322,7 +322,10 @@ impl Rig {
         let end = |event| match event {
             Event::Resolved { frame, hardware, .. } => Some((tag(&frame), Ok(hardware))),
             Event::Undeliverable { frame, reason, .. } => Some((tag(&frame), Err(reason))),
-            Event::Conflict { .. } | Event::OwnConflict { .. } | Event::Ready | Event::Expired => None,
+            Event::Conflict { .. }
+            | Event::OwnConflict { .. }
+            | Event::Ready { .. }
+            | Event::Expired { .. } => None,
         };
         core::mem::take(&mut self.events).into_iter().filter_map(end).collect()
     }

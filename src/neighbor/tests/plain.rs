@@ -4,7 +4,7 @@ use super::*;
 
 fn plain_reply(hardware: EthernetAddress, sender: Ipv4Addr, rig: &Rig) -> ArpRepr {
     let config = rig.engine.config();
-    plain(ArpOperation::Reply, (hardware, sender), (config.hardware, config.own.ip))
+    plain(ArpOperation::Reply, (hardware, sender), (config.hardware, config.own[0].ip))
 }
 
 fn take_plain(rig: &mut Rig) -> Vec<(EthernetAddress, ArpRepr)> {
@@ -218,5 +218,5 @@ fn a_legacy_host_keeps_its_address() {
     assert_eq!(asked, Some((EthernetAddress::BROADCAST, probe)));
     let answer = plain(ArpOperation::Reply, (B, OTHER), (A, Ipv4Addr::UNSPECIFIED));
     assert_eq!(rig.hear_plain(&answer), Err(Refused::Conflict));
-    assert_eq!(rig.engine.own_phase(), ClaimPhase::Lost);
+    assert_eq!(rig.engine.own_phase(OwnId::FIRST), ClaimPhase::Lost);
 }

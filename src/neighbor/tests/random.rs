@@ -371,7 +371,7 @@ impl Run {
                     self.ends[1] += 1;
                 }
                 Event::Conflict { incumbent, newcomer, .. } => assert_ne!(incumbent, newcomer),
-                Event::OwnConflict { .. } | Event::Ready | Event::Expired => {
+                Event::OwnConflict { .. } | Event::Ready { .. } | Event::Expired { .. } => {
                     panic!("the own set is not touched: {event:?}")
                 }
             }
