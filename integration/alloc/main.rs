@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pearp::node::{
     EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
-    RouterLink, Verdict,
+    RouterLink, SetConfig, Verdict,
 };
 use pearp::ports::{PortSet, Psid};
 use pearp::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, PeAddress, Record};
@@ -129,10 +129,12 @@ fn nothing_is_allocated_per_frame() {
                 pro: DEFAULT_PRO,
                 seed: 1,
             },
-            address: "198.51.100.2/24".parse().unwrap(),
-            gateway: Some(ROUTER),
-            set: PortSet::Psid(psid),
-            lease: None,
+            first: SetConfig {
+                address: "198.51.100.2/24".parse().unwrap(),
+                gateway: Some(ROUTER),
+                set: PortSet::Psid(psid),
+                lease: None,
+            },
         },
         now,
     )

@@ -132,7 +132,14 @@ impl Crowd {
                 let [_, a, b, c] = next.to_be_bytes();
                 let hardware = EthernetAddress([2, 0xD, 0xC, a, b, c]);
                 let seed = u64::from(next);
-                let config = client::Config { hardware, iaid: 0, host_name: None, shares: true, seed };
+                let config = client::Config {
+                    hardware,
+                    iaid: 0,
+                    host_name: None,
+                    shares: true,
+                    wish: client::Wish::Any,
+                    seed,
+                };
                 self.clients.insert(hardware, client::Client::new(config, None, now()));
                 self.transmit(hardware);
                 next += 1;

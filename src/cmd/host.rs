@@ -4,20 +4,24 @@ mod doctor;
 mod hook;
 mod service;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::Args;
+use clap::{ArgAction, Args};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::router::parse_address;
 use super::serve::{ServeArgs, parse_hardware, shown};
 use crate::dhcp::client;
 use crate::link::{DeviceName, Link};
-use crate::node::{EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig, LeasedHost};
+use crate::node::{
+    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig, LeasedHost, MAX_LEASES,
+    SetConfig,
+};
 use crate::ports::{PortSet, Psid};
-use crate::runtime::{Clock, EventLoop, LeaseFile, random_seed};
+use crate::runtime::{Clock, EventLoop, LeaseFile, PortWatch, random_seed};
 use crate::wire::Medium;
 use doctor::Doctor;
 use hook::Hook;
@@ -61,7 +65,16 @@ pub(super) struct HostArgs {
     /// Give the lease back at the end
     #[arg(long, conflicts_with_all = ["psid", "ports"])]
     release: bool,
-    /// Number of this lease among those of the host, in its client identifier (RFC 4361)
+    /// Lease so many addresses, each whole or a part of it; a program chooses one by binding it
+    #[arg(long, value_name = "N", conflicts_with_all = ["psid", "ports"], default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_LEASES as i64))]
+    addresses: u32,
+    /// Ask for further ports where programs use more than four fifths of them, and give some back where they use less
+    /// than a fifth for ten minutes: `on` or `off`
+    #[arg(long, value_name = "on|off", conflicts_with_all = ["psid", "ports"], default_value = "on",
+        value_parser = parse_switch, action = ArgAction::Set)]
+    grow: bool,
+    /// Number of the first lease among those of the host, in its client identifier (RFC 4361)
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["psid", "ports"], default_value_t = 0)]
     iaid: u32,
     /// The (shared) address with the length of the on-link prefix
@@ -108,6 +121,14 @@ fn parse_echo(text: &str) -> Result<EchoPort, String> {
     }
 }
 
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("neither `on` nor `off`".to_owned()),
+    }
+}
+
 fn parse_leaks(text: &str) -> Result<LeakPolicy, String> {
     match text {
         "map" => Ok(LeakPolicy::Map),
@@ -139,8 +160,10 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
         lease_file,
         releases: args.release,
         ready_fd: args.serve.ready_fd,
-        told: false,
+        told: BTreeSet::new(),
+        served: BTreeSet::new(),
         doctor: Doctor::default(),
+        watch: (args.dhcp && args.grow).then(PortWatch::start).transpose()?,
     };
     let event_loop = EventLoop::new(service, vec![lan, tun], control, clock, args.serve.io)?;
     event_loop.run()
@@ -163,7 +186,8 @@ fn fixed_config(args: &HostArgs, address: Ipv4Cidr) -> anyhow::Result<HostConfig
     {
         bail!("gateway {gateway} is not another node of {}", address.network());
     }
-    Ok(HostConfig { options: options(args)?, address, gateway: args.gateway, set, lease: None })
+    let first = SetConfig { address, gateway: args.gateway, set, lease: None };
+    Ok(HostConfig { options: options(args)?, first })
 }
 
 fn options(args: &HostArgs) -> anyhow::Result<HostOptions> {
@@ -187,11 +211,17 @@ fn leased(args: &HostArgs, clock: &Clock) -> anyhow::Result<(LeasedHost, Option<
         iaid: args.iaid,
         host_name: Some(args.name.clone()),
         shares: true,
+        wish: client::Wish::Any,
         seed: random_seed()?,
     };
     let open = |path: &PathBuf| LeaseFile::new(path.clone(), config.id(), clock.epoch());
     let lease_file = args.lease_file.as_ref().map(open).transpose()?;
-    let stored = lease_file.as_ref().and_then(LeaseFile::load);
-    let config = LeasedConfig { options: options(args)?, client: config, stored };
+    let config = LeasedConfig {
+        options: options(args)?,
+        client: config,
+        addresses: args.addresses,
+        grows: args.grow,
+        stored: lease_file.as_ref().map(LeaseFile::load).unwrap_or_default(),
+    };
     Ok((LeasedHost::new(config, clock.now()), lease_file))
 }

@@ -55,6 +55,29 @@ const MAX_DECLINED: usize = 16;
 /// What is shorter is no lease that a host can use.
 const MIN_LEASE: Duration = Duration::from_secs(10);
 
+/// Of which address a set is wanted, where the host has others already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// Any.
+    #[default]
+    Any,
+    /// A further set of this one.
+    At(Ipv4Addr),
+    /// One that is none of these.
+    Besides(Vec<Ipv4Addr>),
+}
+
+impl Wish {
+    /// Whether an offer is of use. A whole address is no further set of one.
+    fn allows(&self, ip: Ipv4Addr, set: Psid) -> bool {
+        match self {
+            Self::Any => true,
+            Self::At(wanted) => ip == *wanted && set != Psid::FULL,
+            Self::Besides(others) => !others.contains(&ip),
+        }
+    }
+}
+
 /// Configuration of a client.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -66,6 +89,8 @@ pub struct Config {
     pub host_name: Option<String>,
     /// Whether it can use a part of an address.
     pub shares: bool,
+    /// Of which address.
+    pub wish: Wish,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -231,6 +256,11 @@ impl Client {
         client
     }
 
+    /// What is wanted from now on, of what is not there yet (PE-ARP rules 103 and 124).
+    pub fn set_wish(&mut self, wish: Wish) {
+        self.config.wish = wish;
+    }
+
     /// Where it stands.
     pub fn state(&self) -> ClientState {
         self.state
@@ -239,6 +269,16 @@ impl Client {
     /// What it has.
     pub fn lease(&self) -> Option<&ClientLease> {
         self.lease.as_ref().filter(|_| self.state.uses())
+    }
+
+    /// What it has, or had before and asks for again.
+    pub fn kept(&self) -> Option<&ClientLease> {
+        self.lease.as_ref()
+    }
+
+    /// Whether it looks for an offer, or waits before it does so.
+    pub fn is_looking(&self) -> bool {
+        matches!(self.state, ClientState::Init | ClientState::Selecting)
     }
 
     /// The link-layer address from which the lease came; unknown while a stored one is used without an answer.
@@ -271,6 +311,9 @@ impl Client {
                 let lease = self.lease_of(&answer, now)?;
                 self.declined.retain(|(_, _, until)| now < *until);
                 let offered = (lease.address.address(), lease.set);
+                if !self.config.wish.allows(offered.0, offered.1) {
+                    return Err(Ignored::Unusable);
+                }
                 if self.declined.iter().any(|(ip, set, _)| (*ip, *set) == offered) {
                     // The server does not know yet, or never will.
                     self.decline(&lease, now);
@@ -398,7 +441,8 @@ impl Client {
 
     /// Gives the lease back and does nothing more.
     pub fn release(&mut self, now: Instant) {
-        if let Some(lease) = self.lease.take().filter(|lease| self.state.uses() && now < lease.until) {
+        let has = self.state.uses() || self.state == ClientState::Probing;
+        if let Some(lease) = self.lease.take().filter(|lease| has && now < lease.until) {
             let own = lease.address.address();
             self.xid = self.rng.random();
             self.send(
@@ -522,7 +566,12 @@ impl Client {
             ..self.question(kind, now)
         };
         match self.state {
-            ClientState::Selecting => question.kind = MessageType::Discover,
+            ClientState::Selecting => {
+                question.kind = MessageType::Discover;
+                if let Wish::At(ip) = self.config.wish {
+                    question.requested = Some(ip);
+                }
+            }
             ClientState::Renewing | ClientState::Rebinding => {
                 (question.requested, question.ciaddr) = (None, in_use);
                 from = in_use.unwrap_or(from);

@@ -72,6 +72,13 @@ impl Pool {
         Some((ip, set))
     }
 
+    /// All slots of an address.
+    pub(super) fn slots_of(&self, ip: Ipv4Addr) -> impl Iterator<Item = Slot> + Clone + use<'_> {
+        let sets = u64::from(self.sets_per_address());
+        let first = u64::from(u32::from(ip).wrapping_sub(u32::from(self.first))) * sets;
+        (first..first + if self.has_address(ip) { sets } else { 0 }).filter_map(|index| self.slot(index))
+    }
+
     /// Whether a slot is one that the pool gives.
     pub(super) fn gives(&self, (ip, set): Slot) -> bool {
         self.has_address(ip)
@@ -133,6 +140,9 @@ mod tests {
             assert!(slots.iter().all(|slot| pool.gives(*slot)));
             slots.dedup();
             assert_eq!(slots.len() as u64, size);
+            let by_address = pool.addresses().flat_map(|ip| pool.slots_of(ip)).collect::<Vec<_>>();
+            assert_eq!(by_address, slots);
+            assert_eq!(pool.slots_of(Ipv4Addr::new(192, 0, 2, 9)).count(), 0);
         }
         let shared = pool(PoolKind::Shared("0,4".parse().unwrap()));
         assert!(!shared.gives((shared.first, "0,4,0".parse().unwrap())), "has system ports");

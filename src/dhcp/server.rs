@@ -369,6 +369,8 @@ impl Server {
     /// The slot to offer.
     fn choose(&mut self, context: &Context<'_>) -> Option<Slot> {
         let Context { request, network, now, .. } = *context;
+        // RFC 6056 counts on ports that are hard to guess.
+        let start: u16 = self.rng.random();
         let shares = |pool: &Pool| matches!(pool.kind, PoolKind::Shared(_)) && pool.network == network;
         // RFC 7618 §6: a client that can share takes a whole address where none is shared.
         let shared = request.wants_set && self.config.pools.iter().any(shares);
@@ -389,6 +391,18 @@ impl Server {
             .find(fits);
         if chosen.is_some() {
             return chosen;
+        }
+        // PE-ARP rule 103: a host that is short of ports can use a further set of its own address only.
+        if let Some((ip, Psid::FULL)) = asked.filter(|_| shared) {
+            let free = |pool: &Pool| {
+                let slots = pool.slots_of(ip);
+                let count = slots.clone().count();
+                let mut from_start = slots.cycle().skip(usize::from(start) % count.max(1)).take(count);
+                from_start.find(|slot| !self.reserved.contains(slot) && fits(slot))
+            };
+            if let Some(slot) = self.config.pools.iter().find_map(free) {
+                return Some(slot);
+            }
         }
         self.any(context, shared)
     }
@@ -415,7 +429,19 @@ impl Server {
         };
         let fits =
             |slot: &Slot| !self.reserved.contains(slot) && self.is_free_for(&request.client, *slot, now);
-        let found = (start..size).chain(0..start.min(size)).filter_map(at).find(fits);
+        let free = || (start..size).chain(0..start.min(size)).filter_map(at).filter(fits);
+        // PE-ARP rule 124: a host that has other leases gets another address, and of that the same set, so that one
+        // choice of source ports fits both.
+        let has = |lease: &&Lease| lease.client != request.client && lease.is_live(now);
+        let others: Vec<Slot> =
+            self.table.of_hardware(request.hardware).filter(has).map(Lease::slot).collect();
+        let elsewhere = || free().filter(|slot| others.iter().all(|(ip, _)| *ip != slot.0));
+        let found = if others.is_empty() {
+            free().next()
+        } else {
+            let same = elsewhere().find(|slot| others.iter().any(|(_, set)| *set == slot.1));
+            same.or_else(|| elsewhere().next()).or_else(|| free().next())
+        };
         if found.is_none() {
             tracing::warn!(%network, shared, "no address left to lease: make the pools larger");
             self.full.insert((network, shared), now + FULL_TIME);

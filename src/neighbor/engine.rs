@@ -18,9 +18,9 @@ use super::questions::{Due, Questions, Waiting};
 use super::store::BindingId;
 use super::table::Table;
 use super::{
-    CONFLICT_REPORTS_PER_SECOND, DELAY_FIRST_PROBE_TIME, MAX_SCHEME_WITNESSES, MAX_UNICAST_SOLICIT,
-    REACHABLE_TIME, RETRANS_TIMER, SHARED_SWEEP_TIME, SHARED_TIME, SOLICIT_INTERVAL, SOLICIT_WINDOW,
-    TokenBucket,
+    CONFLICT_REPORTS_PER_SECOND, DELAY_FIRST_PROBE_TIME, MAX_AUTHORITIES, MAX_SCHEME_WITNESSES,
+    MAX_UNICAST_SOLICIT, REACHABLE_TIME, RETRANS_TIMER, SHARED_SWEEP_TIME, SHARED_TIME, SOLICIT_INTERVAL,
+    SOLICIT_WINDOW, TokenBucket,
 };
 use crate::ports::Scheme;
 use crate::wire::Frame;
@@ -79,6 +79,17 @@ impl Neighbors {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Believes these nodes, too, when they speak for others.
+    pub fn add_authorities(&mut self, authorities: impl IntoIterator<Item = EthernetAddress>) {
+        for authority in authorities {
+            if !self.config.authorities.contains(&authority)
+                && self.config.authorities.len() < MAX_AUTHORITIES
+            {
+                self.config.authorities.push(authority);
+            }
+        }
     }
 
     /// A further set of this node, not in use yet: see [`Neighbors::claim_own`].

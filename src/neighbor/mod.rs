@@ -120,5 +120,7 @@ pub const SOLICIT_JITTER_MICROS: u64 = 1_000_000;
 pub const SOLICIT_INTERVAL: Duration = Duration::from_secs(1);
 /// Routers that may wait for such an answer at a time.
 pub const MAX_SOLICITORS: usize = 16;
+/// Nodes that are believed when they speak for others.
+pub const MAX_AUTHORITIES: usize = 16;
 /// How long after a SOLICIT-ALL its answers are welcome: the jitter, and room for a slow link (PE-ARP rule 20).
 pub const SOLICIT_WINDOW: Duration = Duration::from_secs(2);

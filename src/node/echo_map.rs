@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{Icmpv4Message, Icmpv4Packet, Ipv4Packet};
 
-use crate::ports::Allocator;
+use crate::ports::{Allocator, PortBitmap};
 use crate::wire::ICMP;
 use crate::wire::ipv4::updated_checksum;
 
@@ -36,6 +36,21 @@ impl EchoMap {
     /// A map into `identifiers`.
     pub(super) fn new(identifiers: impl IntoIterator<Item = u16>) -> Self {
         Self { allocator: Allocator::new(identifiers), out: FxHashMap::default(), back: FxHashMap::default() }
+    }
+
+    /// Puts further identifiers in.
+    pub(super) fn add_identifiers(&mut self, identifiers: impl IntoIterator<Item = u16>) {
+        self.allocator.add(identifiers);
+    }
+
+    /// Takes identifiers out, with what they are mapped to.
+    pub(super) fn end(&mut self, identifiers: &PortBitmap) {
+        for identifier in identifiers.ports() {
+            self.allocator.release(identifier);
+        }
+        self.allocator.remove(identifiers);
+        self.out.retain(|_, mapped| !identifiers.contains(mapped.identifier));
+        self.back.retain(|identifier, _| !identifiers.contains(*identifier));
     }
 
     /// Rewrites the identifier of an outgoing echo request; `None` where no identifier is free.

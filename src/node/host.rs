@@ -6,37 +6,35 @@
 //!   LAN ──> destination in the program part ──> TUN       in the stack part ──> own stack
 //! ```
 
+mod address;
 mod programs;
 
 use core::net::Ipv4Addr;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
-use super::echo_map::EchoMap;
 use super::ethernet::{Interface, Payload, ip_bytes, report};
-use super::leak_map::LeakMap;
 use super::services::{ServicePorts, Services};
 use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::IcmpLimit;
-use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnId, OwnSet, Refused, Target};
+use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnId, Refused, Target};
 use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
-use crate::wire::pe_arp::{Claim, Lifetime, Record};
 use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Segments, ipv4};
+use address::DividedSet;
+pub use address::{HostAddress, SetConfig};
 use programs::Leaks;
 pub use programs::{Leak, LeakPolicy};
 
-/// The stack part of a set is one port in this many, unless configured.
-const STACK_SHARE: u32 = 8;
+/// Addresses and sets that a host may have: what is said of an address has to fit into one message.
+pub(super) const MAX_SETS: usize = 16;
 /// Rounds that the stack may talk to itself per call.
 const MAX_STACK_ROUNDS: usize = 64;
-/// The smallest stack part.
-const MIN_STACK_PORTS: u32 = 2;
 
 /// Names of a host's links.
 #[derive(Clone, Debug)]
@@ -70,19 +68,24 @@ pub struct HostOptions {
     pub seed: u64,
 }
 
-/// Configuration of a host.
+/// Configuration of a host with its first set.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
     /// What it is.
     pub options: HostOptions,
-    /// Its address and the on-link prefix.
-    pub address: Ipv4Cidr,
-    /// The router for everything else.
-    pub gateway: Option<Ipv4Addr>,
-    /// Its part of the address.
-    pub set: PortSet,
-    /// How long the set may be used unless [`Host::renew`] is called; `None` for ever.
-    pub lease: Option<Duration>,
+    /// What it has.
+    pub first: SetConfig,
+}
+
+/// Why a host cannot have a further set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetError {
+    /// It is not on the network of the first one.
+    #[error("{0} is not on the network of this host's other addresses")]
+    Network(Ipv4Cidr),
+    /// There are too many.
+    #[error("a host has at most {MAX_SETS} sets")]
+    TooMany,
 }
 
 /// The LAN.
@@ -96,80 +99,54 @@ pub struct Host {
     interface: Interface,
     /// To the programs; `None` where there are none.
     tun_name: Option<String>,
-    address: Ipv4Cidr,
-    gateway: Option<Ipv4Addr>,
-    set: PortSet,
-    shared: bool,
-    program_part: PortBitmap,
-    stack_part: PortBitmap,
-    stack: Stack,
-    echo_map: EchoMap,
+    /// At least one.
+    addresses: Vec<HostAddress>,
+    /// Addresses that it has had.
+    stacks: u32,
+    stack_ports: Option<u32>,
+    mtu: usize,
     leak_policy: LeakPolicy,
-    leak_map: LeakMap,
     leaks: Leaks,
     icmp_limit: IcmpLimit,
     rng: ChaCha8Rng,
     pub(super) counters: Counters,
     transmits: VecDeque<(LinkId, Frame)>,
-    /// The set was lost since the last look.
-    lost: Option<EthernetAddress>,
+    /// Sets that were lost since the last look, and to whom.
+    lost: BTreeMap<OwnId, EthernetAddress>,
 }
 
 impl Host {
-    /// A host that has begun to probe its set.
+    /// A host that has begun to probe its first set.
     ///
     /// # Errors
     /// [`StackError::EchoPort`].
     pub fn new(config: HostConfig, now: Instant) -> Result<Self, StackError> {
-        let mut program: Vec<u16> = config.set.to_bitmap().ports().collect();
-        let count = program.len() as u32;
-        let wanted = config.options.stack_ports.unwrap_or((count / STACK_SHARE).max(MIN_STACK_PORTS));
-        let stack = program.split_off(program.len() - (wanted.min(count) as usize));
+        let set = config.first.set.clone();
+        let divided = DividedSet::new(OwnId::FIRST, set, config.options.stack_ports);
+        let stack: Vec<u16> = divided.stack.ports().collect();
         let services = Services::echo(config.options.echo, &stack, now)?;
-        Ok(Self::start(config, (&program, &stack), services, now))
+        Ok(Self::start(config, divided, services, now))
     }
 
     /// A host without programs and without a TUN, one of thousands: its own stack has all of its set. It offers UDP
     /// echo and HTTP on the lowest port, TCP echo on the next one; the page begins with `page`.
     pub(super) fn without_programs(config: HostConfig, page: String, now: Instant) -> Self {
-        let stack: Vec<u16> = config.set.to_bitmap().ports().collect();
+        let divided = DividedSet::new(OwnId::FIRST, config.first.set.clone(), Some(u32::MAX));
+        let stack: Vec<u16> = divided.stack.ports().collect();
         let services = Services::small(page, &stack, now);
-        let mut host = Self::start(config, (&[], &stack), services, now);
+        let mut host = Self::start(config, divided, services, now);
         host.tun_name = None;
         host
     }
 
-    /// The set is divided into the program part and the stack part.
-    fn start(
-        config: HostConfig,
-        (program, stack): (&[u16], &[u16]),
-        services: Services,
-        now: Instant,
-    ) -> Self {
-        let HostConfig { options, address, gateway, set, lease } = config;
-        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-        let shared = !set.is_full();
-        let lifetime = Lifetime::Unknown;
-        let records = match &set {
-            _ if !shared => vec![Record::new(Claim::Full, lifetime)],
-            PortSet::Psid(psid) => vec![Record::new(Claim::Psid(*psid), lifetime)],
-            PortSet::Ranges(ranges) => {
-                ranges.iter().map(|range| Record::new(Claim::Range(*range), lifetime)).collect()
-            }
-        };
+    fn start(config: HostConfig, divided: DividedSet, services: Services, now: Instant) -> Self {
+        let HostConfig { options, first } = config;
         let mut neighbors = Neighbors::new(
             Config {
                 hardware: options.hardware,
-                prefix: on_link_prefix(address, gateway),
+                prefix: on_link_prefix(first.address, first.gateway),
                 router: false,
-                own: vec![OwnSet {
-                    ip: address.address(),
-                    records,
-                    first_port: set.first(),
-                    shared,
-                    authoritative: true,
-                    until: lease.map(|lease| now + lease),
-                }],
+                own: vec![first.own_set(now)],
                 pe: true,
                 schemes: Vec::new(),
                 proxy: false,
@@ -180,46 +157,113 @@ impl Host {
             now,
         );
         neighbors.claim_own(OwnId::FIRST, now);
-        let own = address.address();
-        let seed = rng.random();
         let mut host = Self {
-            stack: Stack::new(own, options.mtu, stack, services, seed, now),
-            echo_map: EchoMap::new(stack.iter().copied()),
+            addresses: Vec::new(),
+            stacks: 0,
+            stack_ports: options.stack_ports,
+            mtu: options.mtu,
             leak_policy: options.leaks,
-            leak_map: LeakMap::default(),
             leaks: Leaks::new(),
-            program_part: program.iter().copied().collect(),
-            stack_part: stack.iter().copied().collect(),
             interface: Interface {
                 name: options.links.lan,
                 link: LAN,
                 neighbors,
-                broadcast: address.broadcast(),
+                broadcast: first.address.broadcast(),
                 pro: options.pro,
             },
             tun_name: Some(options.links.tun),
-            address,
-            gateway,
-            set,
-            shared,
             icmp_limit: IcmpLimit::default(),
-            rng,
+            rng: ChaCha8Rng::seed_from_u64(options.seed),
             counters: Counters::default(),
             transmits: VecDeque::new(),
-            lost: None,
+            lost: BTreeMap::new(),
         };
+        host.add_address(&first, divided, services, now);
         host.drain(now);
         host
     }
 
-    /// The address and its on-link prefix.
-    pub fn address(&self) -> Ipv4Cidr {
-        self.address
+    fn add_address(&mut self, config: &SetConfig, divided: DividedSet, services: Services, now: Instant) {
+        let number = self.stacks;
+        self.stacks += 1;
+        let ports: Vec<u16> = divided.stack.ports().collect();
+        let (ip, seed) = (config.address.address(), self.rng.random());
+        let stack = Stack::new(number, ip, self.mtu, &ports, services, seed, now);
+        self.addresses.push(HostAddress::new(config.address, config.gateway, divided, stack));
     }
 
-    /// The router.
+    /// Begins to probe a further set, of an address that the host has or of another one.
+    ///
+    /// # Errors
+    /// See [`SetError`].
+    pub fn add_set(&mut self, config: SetConfig, now: Instant) -> Result<OwnId, SetError> {
+        if config.address.network() != self.first().cidr().network() {
+            return Err(SetError::Network(config.address));
+        }
+        if self.addresses.iter().map(|address| address.sets().count()).sum::<usize>() >= MAX_SETS {
+            return Err(SetError::TooMany);
+        }
+        let id = self.interface.neighbors.add_own(config.own_set(now));
+        let divided = DividedSet::new(id, config.set.clone(), self.stack_ports);
+        match self.find(config.address.address()) {
+            Some(at) => self.addresses[at].add(divided, &self.interface.neighbors),
+            None => self.add_address(&config, divided, Services::none(now), now),
+        }
+        self.interface.neighbors.claim_own(id, now);
+        self.drain(now);
+        Ok(id)
+    }
+
+    /// Gives a set back; [`Node::poll_transmit`] has the RELEASE. False for the last one: a host without a set is none.
+    pub fn remove_set(&mut self, id: OwnId, now: Instant) -> bool {
+        let sets = self.addresses.iter().flat_map(HostAddress::sets).count();
+        let Some(at) = self.addresses.iter().position(|address| address.has_set(id)) else { return true };
+        if sets <= 1 {
+            return false;
+        }
+        self.interface.neighbors.remove_own(id);
+        self.lost.remove(&id);
+        self.addresses[at].remove(id, &self.interface.neighbors);
+        if self.addresses[at].sets().next().is_none() {
+            self.addresses.remove(at);
+        }
+        self.drain(now);
+        true
+    }
+
+    /// Begins no new flow of the own stack on a set, which is to be given back; or, if it is not `draining`, does so
+    /// again.
+    pub fn set_draining(&mut self, id: OwnId, draining: bool) {
+        self.addresses.iter_mut().for_each(|address| address.set_draining(id, draining));
+    }
+
+    /// Believes these nodes, too, when they speak for others.
+    pub fn add_authorities(&mut self, authorities: impl IntoIterator<Item = EthernetAddress>) {
+        self.interface.neighbors.add_authorities(authorities);
+    }
+
+    /// One of its addresses.
+    pub fn address_of(&self, ip: Ipv4Addr) -> Option<&HostAddress> {
+        self.addresses.iter().find(|address| address.ip() == ip)
+    }
+
+    /// Its addresses, the first one first.
+    pub fn addresses(&self) -> &[HostAddress] {
+        &self.addresses
+    }
+
+    fn first(&self) -> &HostAddress {
+        &self.addresses[0]
+    }
+
+    /// The first address and its on-link prefix.
+    pub fn address(&self) -> Ipv4Cidr {
+        self.first().cidr()
+    }
+
+    /// The router of the first address.
     pub fn gateway(&self) -> Option<Ipv4Addr> {
-        self.gateway
+        self.first().gateway()
     }
 
     /// The link-layer address.
@@ -227,54 +271,71 @@ impl Host {
         self.interface.neighbors.config().hardware
     }
 
-    /// The whole set.
+    /// The first set of the first address.
     pub fn set(&self) -> &PortSet {
-        &self.set
+        self.first().first_set()
     }
 
-    /// What programs may use.
+    /// What programs may use of the first address.
     pub fn program_part(&self) -> &PortBitmap {
-        &self.program_part
+        self.first().program_part()
     }
 
-    /// What the host's own sockets use.
+    /// What the host's own sockets use of the first address.
     pub fn stack_part(&self) -> &PortBitmap {
-        &self.stack_part
+        self.first().stack_part()
     }
 
-    /// Ports of the stack part in use, and where the echo service is.
+    /// Ports of the stack part of the first address in use, and where the echo service is.
     pub fn stack_use(&self) -> (usize, Option<u16>) {
-        (self.stack.ports_used(), self.stack.services().tcp_echo)
+        (self.first().stack.ports_used(), self.services().tcp_echo)
     }
 
-    /// Where its services are.
+    /// Where its services are, at the first address.
     pub fn services(&self) -> ServicePorts {
-        self.stack.services()
+        self.first().stack.services()
     }
 
-    /// Where the set stands.
+    /// Where the first set stands.
     pub fn phase(&self) -> ClaimPhase {
-        self.interface.neighbors.own_phase(OwnId::FIRST)
+        self.phase_of(self.first().first_id())
     }
 
-    /// Who took the set, if it was lost since the last call.
-    pub fn take_lost(&mut self) -> Option<EthernetAddress> {
-        self.lost.take()
+    /// Where a set stands.
+    pub fn phase_of(&self, id: OwnId) -> ClaimPhase {
+        self.interface.neighbors.own_phase(id)
     }
 
-    /// Gives the set back; [`Node::poll_transmit`] has the RELEASE.
+    /// A set that was lost since the last call, and who took it.
+    pub fn take_lost(&mut self) -> Option<(OwnId, EthernetAddress)> {
+        self.lost.pop_first()
+    }
+
+    /// Gives all sets back; [`Node::poll_transmit`] has the RELEASEs.
     pub fn release(&mut self, now: Instant) {
-        self.interface.neighbors.release_own(OwnId::FIRST);
+        for id in self.addresses.iter().flat_map(HostAddress::sets).map(|(id, _)| id) {
+            self.interface.neighbors.release_own(id);
+        }
+        self.refresh();
         self.drain(now);
     }
 
-    /// The set may be used for `lease` from now on. One whose lease was over is probed again.
-    pub fn renew(&mut self, lease: Duration, now: Instant) {
-        self.interface.neighbors.renew_own(OwnId::FIRST, now + lease, now);
+    /// A set may be used for `lease` from now on. One whose lease was over is probed again.
+    pub fn renew(&mut self, id: OwnId, lease: Duration, now: Instant) {
+        self.interface.neighbors.renew_own(id, now + lease, now);
         self.drain(now);
     }
 
-    /// Opens a TCP connection from the stack part.
+    fn refresh(&mut self) {
+        self.addresses.iter_mut().for_each(|address| address.refresh(&self.interface.neighbors));
+    }
+
+    /// Which of its addresses this is.
+    fn find(&self, ip: Ipv4Addr) -> Option<usize> {
+        self.addresses.iter().position(|address| address.ip() == ip)
+    }
+
+    /// Opens a TCP connection from the stack part of the first address.
     ///
     /// # Errors
     /// See [`StackError`].
@@ -282,24 +343,29 @@ impl Host {
         if !is_host(to) {
             return Err(StackError::Address);
         }
-        let id = self.stack.connect(to, port, &mut self.rng)?;
+        let id = self.addresses[0].stack.connect(to, port, &mut self.rng)?;
         self.run_stack(now);
         Ok(id)
     }
 
+    fn stack_of(&mut self, id: StreamId) -> Option<&mut Stack> {
+        self.addresses.iter_mut().map(|address| &mut address.stack).find(|stack| stack.number() == id.stack)
+    }
+
     /// The source port of a stream.
     pub fn stream_port(&self, id: StreamId) -> Option<u16> {
-        self.stack.local_port(id)
+        let stacks = self.addresses.iter().map(|address| &address.stack);
+        stacks.filter(|stack| stack.number() == id.stack).find_map(|stack| stack.local_port(id))
     }
 
     /// What a stream can do.
     pub fn stream_state(&mut self, id: StreamId) -> StreamState {
-        self.stack.state(id)
+        self.stack_of(id).map_or(StreamState::Closed, |stack| stack.state(id))
     }
 
     /// Sends bytes on a stream; how many there was room for.
     pub fn stream_send(&mut self, id: StreamId, bytes: &[u8], now: Instant) -> usize {
-        let sent = self.stack.send(id, bytes);
+        let sent = self.stack_of(id).map_or(0, |stack| stack.send(id, bytes));
         if sent > 0 {
             self.run_stack(now);
         }
@@ -308,7 +374,7 @@ impl Host {
 
     /// Reads bytes from a stream; how many.
     pub fn stream_receive(&mut self, id: StreamId, space: &mut [u8], now: Instant) -> usize {
-        let received = self.stack.receive_stream(id, space);
+        let received = self.stack_of(id).map_or(0, |stack| stack.receive_stream(id, space));
         if received > 0 {
             // The window has opened.
             self.run_stack(now);
@@ -318,51 +384,35 @@ impl Host {
 
     /// Closes the own side of a stream.
     pub fn stream_close(&mut self, id: StreamId, now: Instant) {
-        self.stack.close(id);
+        self.stack_of(id).into_iter().for_each(|stack| stack.close(id));
         self.run_stack(now);
     }
 
     /// Leaves a stream for good.
     pub fn stream_leave(&mut self, id: StreamId, now: Instant) {
-        self.stack.leave(id, now);
+        self.stack_of(id).into_iter().for_each(|stack| stack.leave(id, now));
         self.run_stack(now);
     }
 
-    /// A packet for a port of the own set.
-    fn loop_back(&mut self, key: &FlowKey, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        if self.is_for_programs(key, frame, now) {
+    /// A packet for a port of an own set.
+    fn loop_back(
+        &mut self,
+        at: usize,
+        key: &FlowKey,
+        frame: &mut Frame,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        if self.addresses[at].is_for_programs(key, frame, now) {
             Ok(Verdict::Forward(TUN))
         } else {
-            self.give_to_stack(frame, now)
+            self.give_to_stack(at, frame, now)
         }
     }
 
-    /// Whether a program, and not the own stack, takes a packet for a port of the own set. One whose port was chosen anew
-    /// gets its own port back.
-    fn is_for_programs(&mut self, key: &FlowKey, frame: &mut Frame, now: Instant) -> bool {
-        if !self.is_of_stack_part(key) {
-            return true;
-        }
-        match key.kind {
-            FlowKind::Transport => self.leak_map.map_in(key, frame, now),
-            FlowKind::IcmpError => self.leak_map.map_error(key, frame.bytes_mut()),
-            FlowKind::EchoRequest | FlowKind::EchoReply | FlowKind::Portless => false,
-        }
-    }
-
-    /// Whether the packet is for a port of the own stack. It has a part of a shared set; of a whole address it has the
-    /// ports that it uses.
-    fn is_of_stack_part(&self, key: &FlowKey) -> bool {
-        let of_stack = |port| self.stack_part.contains(port) && (self.shared || self.stack.uses(port));
-        key.protocol != ICMP && key.destination.is_some_and(of_stack)
-    }
-
-    fn owns(&self, port: u16) -> bool {
-        self.program_part.contains(port) || self.stack_part.contains(port)
-    }
-
+    /// Sends a packet of the address `at`.
     fn route_key(
         &mut self,
+        at: usize,
         key: &FlowKey,
         frame: &mut Frame,
         originated: bool,
@@ -371,16 +421,17 @@ impl Host {
         let ip = key.destination_address;
         // PE-ARP rule 92: an echo request names no owner, so that for a shared address the router answers it.
         let by_gateway = key.kind == FlowKind::EchoRequest && self.interface.neighbors.is_shared(ip);
-        let target = match self.gateway {
+        let target = match self.addresses[at].gateway() {
             Some(gateway) if by_gateway => Target::gateway(gateway),
             _ => Target { ip, protocol: key.protocol, port: key.destination },
         };
-        self.route(target, ip, frame, originated, now)
+        self.route(at, target, ip, frame, originated, now)
     }
 
     /// Sends a packet to its next hop on the LAN: `target` where the destination is on the link.
     fn route(
         &mut self,
+        at: usize,
         target: Target,
         destination: Ipv4Addr,
         frame: &mut Frame,
@@ -394,7 +445,8 @@ impl Host {
             frame.push_ethernet_header(source, EthernetAddress([0x01, 0, 0x5E, b & 0x7F, c, d]));
             return Ok(Verdict::Forward(LAN));
         }
-        if destination.is_broadcast() || Some(destination) == self.address.broadcast() {
+        let (cidr, gateway) = (self.addresses[at].cidr(), self.addresses[at].gateway());
+        if destination.is_broadcast() || Some(destination) == cidr.broadcast() {
             frame.push_ethernet_header(source, EthernetAddress::BROADCAST);
             return Ok(Verdict::Forward(LAN));
         }
@@ -402,8 +454,8 @@ impl Host {
             return Err(DropReason::MartianDestination);
         }
         // PE-ARP rule 86: with a /32 mask the gateway is the only next hop.
-        let on_link = self.address.prefix_len() < 32 && self.address.contains_addr(&destination);
-        let target = match self.gateway {
+        let on_link = cidr.prefix_len() < 32 && cidr.contains_addr(&destination);
+        let target = match gateway {
             _ if on_link => target,
             Some(gateway) => Target::gateway(gateway),
             None => return Err(DropReason::NoRoute),
@@ -422,13 +474,13 @@ impl Host {
         let packet = ipv4::check(frame.bytes())?;
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
         let length = usize::from(packet.total_len());
-        let group = destination.is_multicast()
-            || destination.is_broadcast()
-            || Some(destination) == self.address.broadcast();
+        let broadcast = self.interface.broadcast;
+        let group =
+            destination.is_multicast() || destination.is_broadcast() || Some(destination) == broadcast;
         let key = FlowKey::of(&packet);
         // RFC 1122 §3.2.1.3; a host that has no address yet may call all of them.
         let nameless = group && source.is_unspecified();
-        if !nameless && (!is_host(source) || Some(source) == self.address.broadcast()) {
+        if !nameless && (!is_host(source) || Some(source) == broadcast) {
             return Err(DropReason::MartianSource);
         }
         // The programs, and the stack, get no Ethernet padding.
@@ -436,52 +488,58 @@ impl Host {
         if group {
             return Ok(Verdict::Forward(TUN));
         }
-        if destination != self.address.address() || !unicast {
+        let Some(at) = self.find(destination).filter(|_| unicast) else {
             return Err(DropReason::NotOurAddress);
-        }
-        if !self.phase().holds() {
+        };
+        if !self.addresses[at].in_use {
             return Err(DropReason::SetNotHeld);
         }
-        if !self.shared {
-            return key.map_or(Ok(Verdict::Forward(TUN)), |key| self.loop_back(&key, frame, now));
+        if !self.addresses[at].shared {
+            return key.map_or(Ok(Verdict::Forward(TUN)), |key| self.loop_back(at, &key, frame, now));
         }
         let key = key?;
         // RFC 1122 §3.2.1.3: nobody else sends from the own ports, so that echo would go round for ever.
-        if key.source_address == self.address.address() && key.source.is_some_and(|port| self.owns(port)) {
+        if key.source.is_some_and(|port| self.owns(key.source_address, port)) {
             return Err(DropReason::MartianSource);
         }
         match (key.kind, key.destination) {
             (FlowKind::EchoRequest, _) => Err(DropReason::EchoIdentifier),
             (FlowKind::EchoReply, _) => {
                 let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
-                self.echo_map.map_reply(&mut packet).ok_or(DropReason::EchoIdentifier)?;
+                self.addresses[at].echo_map.map_reply(&mut packet).ok_or(DropReason::EchoIdentifier)?;
                 Ok(Verdict::Forward(TUN))
             }
             (FlowKind::IcmpError, Some(_)) if key.protocol == ICMP => {
                 let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
-                self.echo_map.map_error(&mut packet).ok_or(DropReason::EchoIdentifier)?;
+                self.addresses[at].echo_map.map_error(&mut packet).ok_or(DropReason::EchoIdentifier)?;
                 Ok(Verdict::Forward(TUN))
             }
-            (_, Some(port)) if self.owns(port) => self.loop_back(&key, frame, now),
+            (_, Some(port)) if self.addresses[at].owns(port) => self.loop_back(at, &key, frame, now),
             // PE-ARP rule 7: nobody but the owner answers.
             (_, Some(_)) => Err(DropReason::NotOurPort),
             (_, None) => Err(DropReason::Portless),
         }
     }
 
-    fn give_to_stack(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+    /// Whether a port of an address is part of the own sets in use.
+    fn owns(&self, ip: Ipv4Addr, port: u16) -> bool {
+        self.addresses.iter().any(|address| address.ip() == ip && address.owns(port))
+    }
+
+    fn give_to_stack(&mut self, at: usize, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+        let stack = &mut self.addresses[at].stack;
         let taken = if frame.offload.gso.is_some_and(|gso| gso.kind == GsoKind::Udp) {
             // Datagrams have ends. TCP has none, and its sockets take a super-frame as one segment.
             let mut segments = Segments::of(frame, Medium::Ip).map_err(|_| DropReason::Truncated)?;
             let mut datagram = Frame::buffer();
             let mut taken = true;
             while taken && segments.next_into(&mut datagram) {
-                taken = self.stack.receive(datagram.bytes());
+                taken = stack.receive(datagram.bytes());
             }
             taken
         } else {
             frame.complete_checksum();
-            self.stack.receive(ip_bytes(frame))
+            stack.receive(ip_bytes(frame))
         };
         if !taken {
             return Err(DropReason::StackFull);
@@ -493,20 +551,20 @@ impl Host {
     fn run_stack(&mut self, now: Instant) {
         // A connection of the stack to itself answers itself: bounded, the rest is due at once.
         for _ in 0..MAX_STACK_ROUNDS {
-            self.poll_stack(now);
-            if !self.stack.has_input() {
+            (0..self.addresses.len()).for_each(|at| self.poll_stack(at, now));
+            if !self.addresses.iter().any(|address| address.stack.has_input()) {
                 break;
             }
         }
         self.drain(now);
     }
 
-    fn poll_stack(&mut self, now: Instant) {
-        self.stack.poll(now);
-        while let Some(packet) = self.stack.poll_transmit() {
+    fn poll_stack(&mut self, at: usize, now: Instant) {
+        self.addresses[at].stack.poll(now);
+        while let Some(packet) = self.addresses[at].stack.poll_transmit() {
             self.counters.originated += 1;
             let mut frame = Frame::from_packet(&packet);
-            let verdict = self.send_own(&mut frame, now).unwrap_or_else(Verdict::Dropped);
+            let verdict = self.send_own(at, &mut frame, now).unwrap_or_else(Verdict::Dropped);
             self.counters.count(verdict);
             if let Verdict::Forward(link) = verdict {
                 self.transmits.push_back((link, frame));
@@ -514,22 +572,25 @@ impl Host {
         }
     }
 
-    /// A packet of the host's own stack.
-    fn send_own(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
+    /// A packet of the host's own stack at an address.
+    fn send_own(&mut self, at: usize, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
         let key = FlowKey::of(&ipv4::check(frame.bytes())?)?;
-        if !self.phase().holds() {
+        if !key
+            .source
+            .is_some_and(|port| self.interface.neighbors.owns(key.source_address, key.protocol, Some(port)))
+        {
             return Err(DropReason::SetNotHeld);
         }
-        if key.destination_address == self.address.address()
-            && key.destination.is_some_and(|port| self.owns(port))
+        if let Some(to) = self.find(key.destination_address)
+            && key.destination.is_some_and(|port| self.addresses[to].owns(port))
         {
-            if self.is_for_programs(&key, frame, now) {
+            if self.addresses[to].is_for_programs(&key, frame, now) {
                 return Ok(Verdict::Forward(TUN));
             }
-            let taken = self.stack.receive(frame.bytes());
+            let taken = self.addresses[to].stack.receive(frame.bytes());
             return if taken { Ok(Verdict::Delivered) } else { Err(DropReason::StackFull) };
         }
-        self.route_key(&key, frame, true, now)
+        self.route_key(at, &key, frame, true, now)
     }
 
     fn drain(&mut self, now: Instant) {
@@ -538,8 +599,12 @@ impl Host {
         let events = self.interface.drain(&mut self.counters, &mut self.transmits, undeliverable);
         for event in events {
             report(&self.interface.name, &event);
-            if let Event::OwnConflict { hardware, lost: true, .. } = event {
-                self.lost = Some(hardware);
+            if let Event::OwnConflict { own, hardware, lost: true, .. } = event {
+                self.lost.insert(own, hardware);
+            }
+            if let Event::OwnConflict { lost: true, .. } | Event::Ready { .. } | Event::Expired { .. } = event
+            {
+                self.refresh();
             }
         }
         for (frame, reason) in failed {
@@ -590,17 +655,20 @@ impl Node for Host {
     }
 
     fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        let engines = [
-            self.interface.neighbors.poll_timeout(),
-            self.stack.poll_timeout(now),
-            self.leak_map.poll_timeout(),
-        ];
-        engines.into_iter().flatten().min()
+        let of_address = |address: &mut HostAddress| {
+            [address.stack.poll_timeout(now), address.leak_map.poll_timeout()].into_iter().flatten().min()
+        };
+        let addresses = self.addresses.iter_mut().filter_map(of_address).min();
+        [self.interface.neighbors.poll_timeout(), addresses].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.interface.neighbors.handle_timeout(now);
-        self.leak_map.handle_timeout(&mut self.stack, now);
+        // What the stacks may send depends on what is in use.
+        self.drain(now);
+        for HostAddress { stack, leak_map, .. } in &mut self.addresses {
+            leak_map.handle_timeout(stack, now);
+        }
         self.run_stack(now);
     }
 

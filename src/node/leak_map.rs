@@ -12,6 +12,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{Icmpv4Packet, Ipv4Packet};
 
 use super::stack::Stack;
+use crate::ports::PortBitmap;
 use crate::wire::ipv4::updated_checksum;
 use crate::wire::{FlowKey, Frame, TCP, UDP};
 
@@ -139,9 +140,18 @@ impl LeakMap {
         true
     }
 
+    /// Forgets all that is mapped to these ports.
+    pub(super) fn end(&mut self, ports: &PortBitmap, stack: &mut Stack) {
+        self.forget(stack, |mapping| ports.contains(mapping.leak.mapped));
+    }
+
     /// Forgets what nobody has used for long.
     fn end_idle(&mut self, stack: &mut Stack, now: Instant) {
-        for (_, mapping) in self.out.extract_if(|_, mapping| mapping.ends() <= now) {
+        self.forget(stack, |mapping| mapping.ends() <= now);
+    }
+
+    fn forget(&mut self, stack: &mut Stack, which: impl Fn(&Mapping) -> bool) {
+        for (_, mapping) in self.out.extract_if(|_, mapping| which(mapping)) {
             self.back.remove(&(mapping.leak.protocol, mapping.leak.mapped));
             stack.give_port_back(mapping.leak.mapped);
         }

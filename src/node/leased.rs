@@ -1,61 +1,132 @@
-//! A host whose address and port set come by DHCP: a client, and a [`Host`] while there is a lease.
+//! A host whose addresses and port sets come by DHCP: clients, and a [`Host`] while there is a lease.
 //!
 //! ```text
 //!   client: ACK ──▶ host: PROBE, ANNOUNCE ──▶ client: bound ──▶ … renewed …
-//!                        conflict ──▶ client: DECLINE          end, NAK, conflict ──▶ no host
+//!                        conflict ──▶ client: DECLINE          end, NAK, conflict ──▶ the set is gone
 //! ```
+//!
+//! Each lease has a client of its own, with its own IAID: one for each address, and one for each further set that the
+//! programs at an address need (PE-ARP rules 103 and 124).
 
-use std::collections::VecDeque;
+mod growth;
 
-use smoltcp::time::Instant;
+use core::net::Ipv4Addr;
+use std::collections::{BTreeMap, VecDeque};
+
+use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, UdpPacket};
 
 use super::counters::is_for;
 use super::host::{LAN, TUN};
 use super::{
-    Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, HostOptions, LinkId, Node, Verdict,
+    Counters, DropReason, EchoPort, Host, HostAddress, HostConfig, HostLinks, HostOptions, LinkId, Node,
+    SetConfig, Verdict,
 };
-use crate::dhcp::client::{self, Client, ClientLease, ClientState};
-use crate::neighbor::Entry;
-use crate::ports::PortSet;
+use crate::dhcp::client::{self, Client, ClientLease, ClientState, Ignored, Wish};
+use crate::neighbor::{Entry, OwnId};
+use crate::ports::{PortBitmap, PortSet};
 use crate::wire::{Frame, Medium, ipv4};
+use growth::{Advice, Growth};
 
 pub(super) const SERVER_PORT: u16 = 67;
 pub(super) const CLIENT_PORT: u16 = 68;
+
+/// Leases of a host, of all its addresses.
+pub const MAX_LEASES: usize = 8;
+/// IAIDs of further sets are so much larger than those of addresses.
+pub const FURTHER_IAID: u32 = 0x1_0000;
+/// How often somebody is to look which ports are in use, while programs send.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// The same while there are further sets, which may have to be given back, and nobody sends.
+const LOOK_INTERVAL_IDLE: Duration = Duration::from_secs(5);
+/// How soon somebody who was asked to look may have looked.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Configuration of a host that has nothing yet.
 #[derive(Clone, Debug)]
 pub struct LeasedConfig {
     /// What it is. A DHCP server on the link is one more authority.
     pub options: HostOptions,
-    /// The client. Its link-layer address is the host's.
+    /// The client of the first lease. Its link-layer address is the host's; others have other IAIDs.
     pub client: client::Config,
-    /// What the client had before.
-    pub stored: Option<ClientLease>,
+    /// How many addresses it wants a lease of, at most [`MAX_LEASES`].
+    pub addresses: u32,
+    /// Whether it asks for further sets where programs need more ports.
+    pub grows: bool,
+    /// What it had before, by IAID.
+    pub stored: Vec<(u32, ClientLease)>,
 }
 
-/// What has happened to the lease.
+/// What has happened to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeaseEvent {
     /// It is in use.
     Bound(ClientLease),
-    /// It lasts longer.
-    Renewed(ClientLease),
+    /// It lasts longer, or its ports have changed.
+    Changed(ClientLease),
     /// It is used no longer.
-    Lost,
+    Lost(Ipv4Addr),
 }
 
-/// A host and its client.
+/// What a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// An address.
+    Address,
+    /// A further set of this address.
+    Further(Ipv4Addr),
+}
+
+/// A lease, or the wish for one.
+#[derive(Debug)]
+struct Tenancy {
+    client: Client,
+    iaid: u32,
+    purpose: Purpose,
+    /// What the host has by it.
+    set: Option<OwnId>,
+    /// No new flow begins on the set, and it is given back when none is left.
+    draining: bool,
+    /// Nothing comes of it any more.
+    over: bool,
+}
+
+impl Tenancy {
+    fn ip(&self) -> Option<Ipv4Addr> {
+        self.client.kept().map(|lease| lease.address.address())
+    }
+
+    fn is_further_at(&self, ip: Ipv4Addr) -> bool {
+        self.purpose == Purpose::Further(ip) && !self.over
+    }
+}
+
+/// How the ports of an address are used.
+#[derive(Debug, Default)]
+struct Use {
+    growth: Growth,
+    used: u32,
+    total: u32,
+}
+
+/// A host and its clients.
 #[derive(Debug)]
 pub struct LeasedHost {
     config: LeasedConfig,
-    client: Client,
+    /// The first one is for an address and always there.
+    tenancies: Vec<Tenancy>,
     host: Option<Host>,
     /// While there is no host, which otherwise counts.
     counters: Counters,
-    /// Messages of the client, and the last words of a host.
+    /// Messages of the clients, and the last words of a host.
     transmits: VecDeque<(LinkId, Frame)>,
     events: VecDeque<LeaseEvent>,
+    uses: BTreeMap<Ipv4Addr, Use>,
+    /// When somebody is to look which ports are in use.
+    look: Option<Instant>,
+    /// Now.
+    looks: bool,
+    looked: Instant,
 }
 
 /// The UDP payload of a DHCP packet that has lost its Ethernet header.
@@ -80,21 +151,80 @@ pub(super) fn is_udp_to(packet: &Ipv4Packet<&[u8]>, port: u16) -> bool {
 }
 
 impl LeasedHost {
-    /// A host that has begun to ask for a lease.
+    /// A host that has begun to ask for its leases.
     pub fn new(config: LeasedConfig, now: Instant) -> Self {
-        let client = Client::new(config.client.clone(), config.stored.clone(), now);
-        let (counters, transmits, events) = (Counters::default(), VecDeque::new(), VecDeque::new());
-        let mut this = Self { config, client, host: None, counters, transmits, events };
+        let mut this = Self {
+            tenancies: Vec::new(),
+            host: None,
+            counters: Counters::default(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            uses: BTreeMap::new(),
+            look: None,
+            looks: false,
+            looked: now,
+            config,
+        };
+        let first = this.config.client.iaid;
+        let addresses = this.config.addresses.clamp(1, MAX_LEASES as u32);
+        let stored = this.config.stored.clone();
+        for iaid in (0..addresses).map(|n| first.wrapping_add(n)) {
+            let stored = stored.iter().find(|(of, _)| *of == iaid).map(|(_, lease)| lease.clone());
+            this.want(iaid, Purpose::Address, stored, now);
+        }
+        let further = |iaid: u32| this.config.grows && iaid.wrapping_sub(first) >= FURTHER_IAID;
+        let further: Vec<_> = stored.into_iter().filter(|(iaid, _)| further(*iaid)).collect();
+        for (iaid, lease) in further.into_iter().take(MAX_LEASES - this.tenancies.len()) {
+            this.want(iaid, Purpose::Further(lease.address.address()), Some(lease), now);
+        }
         this.sync(now);
         this
     }
 
-    /// The client.
-    pub fn client(&self) -> &Client {
-        &self.client
+    fn want(&mut self, iaid: u32, purpose: Purpose, stored: Option<ClientLease>, now: Instant) {
+        let seed = self.config.client.seed.wrapping_add(iaid.into());
+        let wish = self.wish_of(iaid, purpose);
+        let config = client::Config { iaid, seed, wish, ..self.config.client.clone() };
+        let client = Client::new(config, stored, now);
+        self.tenancies.push(Tenancy { client, iaid, purpose, set: None, draining: false, over: false });
+        self.wish();
     }
 
-    /// The host, while there is one: from the probe of its set on.
+    fn wish_of(&self, iaid: u32, purpose: Purpose) -> Wish {
+        match purpose {
+            Purpose::Further(ip) => Wish::At(ip),
+            Purpose::Address => {
+                let others =
+                    self.tenancies.iter().filter(|one| one.iaid != iaid && one.purpose == Purpose::Address);
+                Wish::Besides(others.filter_map(Tenancy::ip).collect())
+            }
+        }
+    }
+
+    /// Tells the clients what is of use.
+    fn wish(&mut self) {
+        let wishes: Vec<_> = self.tenancies.iter().map(|one| self.wish_of(one.iaid, one.purpose)).collect();
+        for (one, wish) in self.tenancies.iter_mut().zip(wishes) {
+            one.client.set_wish(wish);
+        }
+    }
+
+    /// The client of the first lease.
+    pub fn client(&self) -> &Client {
+        &self.tenancies[0].client
+    }
+
+    /// The clients of all leases, and of those that it would like to have.
+    pub fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.tenancies.iter().map(|one| &one.client)
+    }
+
+    /// What is to be kept over a restart, by IAID.
+    pub fn kept(&self) -> Vec<(u32, ClientLease)> {
+        self.tenancies.iter().filter_map(|one| Some((one.iaid, one.client.kept()?.clone()))).collect()
+    }
+
+    /// The host, while there is one: from the probe of its first set on.
     pub fn host(&self) -> Option<&Host> {
         self.host.as_ref()
     }
@@ -104,19 +234,135 @@ impl LeasedHost {
         self.host.as_mut()
     }
 
-    /// What has happened to the lease.
+    /// What has happened to the addresses.
     pub fn poll_event(&mut self) -> Option<LeaseEvent> {
         self.events.pop_front()
     }
 
-    /// Gives the lease back and ends.
+    /// Gives the leases back and ends.
     pub fn release(&mut self, now: Instant) {
-        self.client.release(now);
+        self.tenancies.iter_mut().for_each(|one| one.client.release(now));
         self.end_host(now);
         self.sync(now);
     }
 
-    /// Whether a frame from the LAN is for the client: to port 68, which belongs to nobody (PE-ARP rule 100).
+    /// Whether [`LeasedHost::observe`] is due; once.
+    pub fn wants_look(&mut self) -> bool {
+        core::mem::take(&mut self.looks)
+    }
+
+    /// Of the ports of an address that programs may choose from, how many were in use at the last look, and how many
+    /// there are; nothing before the first look.
+    pub fn port_use(&self, ip: Ipv4Addr) -> Option<(u32, u32)> {
+        self.uses.get(&ip).map(|one| (one.used, one.total))
+    }
+
+    /// Whether a set is to be given back.
+    pub fn is_draining(&self, id: OwnId) -> bool {
+        self.tenancies.iter().any(|one| one.set == Some(id) && one.draining)
+    }
+
+    /// These local addresses and ports are in use by programs; an unspecified address stands for all of them. Asks for
+    /// further sets, or gives some back (PE-ARP rule 103).
+    pub fn observe(&mut self, in_use: &[(Ipv4Addr, u16)], now: Instant) {
+        self.looked = now;
+        let addresses = self.host.iter().flat_map(|host| host.addresses());
+        let shared: Vec<_> = addresses.filter(|address| address.is_shared()).map(HostAddress::cidr).collect();
+        let mut before = core::mem::take(&mut self.uses);
+        for ip in shared.iter().map(|cidr| cidr.address()) {
+            let one = before.remove(&ip).unwrap_or_default();
+            self.uses.insert(ip, one);
+            let used = in_use.iter().filter(|(of, _)| *of == ip || of.is_unspecified());
+            let used: PortBitmap = used.map(|(_, port)| *port).collect();
+            self.observe_address(ip, &used, now);
+        }
+        let grown = self.tenancies.iter().any(|one| one.purpose != Purpose::Address);
+        self.look = grown.then_some(now + LOOK_INTERVAL_IDLE);
+        self.sync(now);
+    }
+
+    fn observe_address(&mut self, ip: Ipv4Addr, used: &PortBitmap, now: Instant) {
+        let Some(address) = self.host.as_ref().and_then(|host| host.address_of(ip)) else { return };
+        let Some(one) = self.uses.get_mut(&ip) else { return };
+        let open = address.open_part();
+        let was_full = one.total > 0 && one.used >= one.total;
+        (one.total, one.used) =
+            (open.count(), open.ports().filter(|port| used.contains(*port)).count() as u32);
+        let (total, used_now) = (one.total, one.used);
+        if used_now >= total && !was_full {
+            tracing::warn!(%ip, ports = total, "every port of this host's set is in use: what programs open now fails \
+                 with \"Cannot assign requested address\"; see `pearp ports`");
+        }
+        let advice = one.growth.observe(used_now, total, now);
+        if self.config.grows {
+            match advice {
+                Advice::Grow => self.grow(ip, now),
+                Advice::Shrink => self.shrink(ip, used),
+                Advice::Keep => {}
+            }
+            if advice != Advice::Grow {
+                // What is not needed any more, and has not come.
+                let futile = |one: &&mut Tenancy| one.is_further_at(ip) && one.client.is_looking();
+                self.tenancies.iter_mut().filter(futile).for_each(|one| one.over = true);
+            }
+            self.give_back(ip, used, now);
+        }
+    }
+
+    fn grow(&mut self, ip: Ipv4Addr, now: Instant) {
+        let host = self.host.as_mut();
+        let draining = self.tenancies.iter_mut().find(|one| one.draining && one.is_further_at(ip));
+        if let (Some(host), Some(one)) = (host, draining) {
+            one.draining = false;
+            one.set.into_iter().for_each(|id| host.set_draining(id, false));
+            self.changed(ip);
+            return;
+        }
+        let pending = |one: &Tenancy| one.is_further_at(ip) && one.client.lease().is_none();
+        if self.tenancies.len() >= MAX_LEASES || self.tenancies.iter().any(pending) {
+            return;
+        }
+        // A whole address cannot grow; of a part, there may be more.
+        let first = self.config.client.iaid.wrapping_add(FURTHER_IAID);
+        let free = |iaid: &u32| self.tenancies.iter().all(|one| one.iaid != *iaid);
+        if let Some(iaid) = (0..MAX_LEASES as u32).map(|n| first.wrapping_add(n)).find(free) {
+            tracing::info!(%ip, "programs use most of this host's ports; asking for a further set");
+            self.want(iaid, Purpose::Further(ip), None, now);
+        }
+    }
+
+    /// Begins to give back the further set of which least is in use.
+    fn shrink(&mut self, ip: Ipv4Addr, used: &PortBitmap) {
+        let Some(host) = &mut self.host else { return };
+        let in_use = |id: OwnId| {
+            let ports = host.address_of(ip).and_then(|address| address.program_part_of(id));
+            ports.map_or(0, |ports| ports.ports().filter(|port| used.contains(*port)).count())
+        };
+        let open = self.tenancies.iter_mut().filter(|one| one.is_further_at(ip) && !one.draining);
+        let least = open.filter_map(|one| one.set.map(|id| (id, one))).min_by_key(|(id, _)| in_use(*id));
+        let Some((id, one)) = least else { return };
+        one.draining = true;
+        host.set_draining(id, true);
+        tracing::info!(%ip, "programs use few of this host's ports; a further set is given back when nothing uses it");
+        self.changed(ip);
+    }
+
+    /// Gives back what is draining and has no flow any more.
+    fn give_back(&mut self, ip: Ipv4Addr, used: &PortBitmap, now: Instant) {
+        let idle = |one: &Tenancy| {
+            let address = self.host.as_ref().and_then(|host| host.address_of(ip));
+            let idle = |id| address.is_some_and(|address| address.is_idle(id, used));
+            one.draining && one.is_further_at(ip) && one.set.is_some_and(idle)
+        };
+        let idle: Vec<_> = (0..self.tenancies.len()).filter(|at| idle(&self.tenancies[*at])).collect();
+        for at in idle {
+            self.tenancies[at].client.release(now);
+            self.tenancies[at].over = true;
+            self.end_set(at, now);
+        }
+    }
+
+    /// Whether a frame from the LAN is for a client: to port 68, which belongs to nobody (PE-ARP rule 100).
     fn is_dhcp(&self, frame: &Frame) -> bool {
         let Ok(ethernet) = EthernetFrame::new_checked(frame.bytes()) else { return false };
         ethernet.ethertype() == EthernetProtocol::Ipv4
@@ -131,42 +377,93 @@ impl LeasedHost {
         }
         frame.pop_ethernet_header();
         let message = dhcp_message(frame)?;
-        self.client.handle_message(source, message, now)?;
-        Ok(Verdict::Delivered)
-    }
-
-    /// Does what the client and the host want of each other.
-    fn sync(&mut self, now: Instant) {
-        loop {
-            if let Some(event) = self.client.poll_event() {
-                match event {
-                    client::Event::Probe(lease) => self.begin_host(&lease, now),
-                    client::Event::Renewed(lease) => {
-                        if let Some(host) = &mut self.host {
-                            host.renew(lease.until - now, now);
-                        }
-                        self.events.push_back(LeaseEvent::Renewed(lease));
-                    }
-                    client::Event::Lost => {
-                        self.end_host(now);
-                        self.events.push_back(LeaseEvent::Lost);
-                    }
-                }
-                continue;
-            }
-            let Some(host) = &mut self.host else { break };
-            if let Some(owner) = host.take_lost() {
-                tracing::warn!(%owner, set = %host.set(), "the leased set is in use by another host");
-                self.client.probed(false, now);
-            } else if self.client.state() == ClientState::Probing && host.phase().holds() {
-                self.client.probed(true, now);
-                self.events.extend(self.client.lease().cloned().map(LeaseEvent::Bound));
-            } else {
-                break;
+        for one in &mut self.tenancies {
+            match one.client.handle_message(source, message, now) {
+                // An answer to the question of another one.
+                Err(Ignored::Foreign) => {}
+                result => return Ok(result.map(|()| Verdict::Delivered)?),
             }
         }
-        while let Some(client::Transmit { to, from, message }) = self.client.poll_transmit() {
-            let everybody = (EthernetAddress::BROADCAST, core::net::Ipv4Addr::BROADCAST);
+        Err(Ignored::Foreign.into())
+    }
+
+    /// Does what the clients and the host want of each other.
+    fn sync(&mut self, now: Instant) {
+        while let Some(at) = (0..self.tenancies.len()).find(|at| self.advance(*at, now)) {
+            tracing::trace!(at, "a lease went on");
+        }
+        for at in 0..self.tenancies.len() {
+            self.send(at);
+        }
+        let before = self.tenancies.len();
+        self.tenancies.retain(|one| !one.over || one.purpose == Purpose::Address);
+        if self.tenancies.len() < before {
+            self.wish();
+        }
+    }
+
+    /// One step of a lease; whether there was one.
+    fn advance(&mut self, at: usize, now: Instant) -> bool {
+        if let Some(event) = self.tenancies[at].client.poll_event() {
+            match event {
+                client::Event::Probe(lease) => self.begin_set(at, &lease, now),
+                client::Event::Renewed(lease) => {
+                    if let (Some(host), Some(id)) = (&mut self.host, self.tenancies[at].set) {
+                        host.renew(id, lease.until - now, now);
+                    }
+                    self.events.push_back(LeaseEvent::Changed(lease));
+                }
+                client::Event::Lost => {
+                    self.end_set(at, now);
+                    // Where more ports are still needed, they are asked for again.
+                    self.tenancies[at].over = self.tenancies[at].purpose != Purpose::Address;
+                }
+            }
+            self.wish();
+            return true;
+        }
+        let Some(host) = &mut self.host else { return false };
+        if at == 0
+            && let Some((id, owner)) = host.take_lost()
+        {
+            tracing::warn!(%owner, "a leased set is in use by another host");
+            let lost = self.tenancies.iter_mut().find(|one| one.set == Some(id));
+            lost.into_iter().for_each(|one| one.client.probed(false, now));
+            return true;
+        }
+        let one = &mut self.tenancies[at];
+        let holds = one.set.is_some_and(|id| host.phase_of(id).holds());
+        if one.client.state() != ClientState::Probing || !holds {
+            return false;
+        }
+        one.client.probed(true, now);
+        if let Some(lease) = one.client.lease().cloned() {
+            let ip = lease.address.address();
+            let further = self
+                .tenancies
+                .iter()
+                .enumerate()
+                .any(|(other, one)| other != at && one.ip() == Some(ip) && one.client.lease().is_some());
+            self.events.push_back(if further {
+                LeaseEvent::Changed(lease)
+            } else {
+                LeaseEvent::Bound(lease)
+            });
+        }
+        true
+    }
+
+    /// The ports of an address have changed.
+    fn changed(&mut self, ip: Ipv4Addr) {
+        let mut leases = self.tenancies.iter().filter_map(|one| one.client.lease());
+        let lease = leases.find(|lease| lease.address.address() == ip).cloned();
+        self.events.extend(lease.map(LeaseEvent::Changed));
+    }
+
+    /// Sends what a client wants to say.
+    fn send(&mut self, at: usize) {
+        while let Some(client::Transmit { to, from, message }) = self.tenancies[at].client.poll_transmit() {
+            let everybody = (EthernetAddress::BROADCAST, Ipv4Addr::BROADCAST);
             let (hardware, ip) = to.unwrap_or(everybody);
             let packet = ipv4::udp((from, CLIENT_PORT), (ip, SERVER_PORT), &message);
             let mut frame = Frame::from_packet(&packet);
@@ -178,21 +475,37 @@ impl LeasedHost {
         }
     }
 
-    fn begin_host(&mut self, lease: &ClientLease, now: Instant) {
-        self.end_host(now);
-        let mut options = self.config.options.clone();
-        if lease.address.contains_addr(&lease.server) {
-            // Its leases decide who owns what.
-            options.authorities.extend(self.client.via());
-        }
-        let config = HostConfig {
-            options,
+    /// Begins to probe what a client has got.
+    fn begin_set(&mut self, at: usize, lease: &ClientLease, now: Instant) {
+        self.end_set(at, now);
+        let first = SetConfig {
             address: lease.address,
             gateway: lease.gateway,
             set: PortSet::Psid(lease.set),
             // What is to be probed has not ended.
             lease: Some(lease.until - now),
         };
+        // Its leases decide who owns what.
+        let via = self.tenancies[at].client.via();
+        let authority = via.filter(|_| lease.address.contains_addr(&lease.server));
+        let Some(host) = &mut self.host else {
+            return self.begin_host(at, first, authority, now);
+        };
+        host.add_authorities(authority);
+        match host.add_set(first, now) {
+            Ok(id) => self.tenancies[at].set = Some(id),
+            Err(error) => {
+                tracing::error!(address = %lease.address, "a lease cannot be used, and is given back: {error}");
+                self.tenancies[at].client.release(now);
+                self.tenancies[at].over = true;
+            }
+        }
+    }
+
+    fn begin_host(&mut self, at: usize, first: SetConfig, authority: Option<EthernetAddress>, now: Instant) {
+        let mut options = self.config.options.clone();
+        options.authorities.extend(authority);
+        let config = HostConfig { options, first };
         let host = Host::new(config.clone(), now).or_else(|error| {
             tracing::warn!(%error, "no echo service");
             let options = HostOptions { echo: EchoPort::Off, ..config.options };
@@ -202,13 +515,33 @@ impl LeasedHost {
             Ok(mut host) => {
                 host.counters.add_change(&Counters::default(), &core::mem::take(&mut self.counters));
                 self.host = Some(host);
+                self.tenancies[at].set = Some(OwnId::FIRST);
             }
             // Without an echo service nothing of it can fail.
             Err(error) => tracing::error!(%error, "the leased set cannot be used"),
         }
     }
 
+    /// Ends the use of what a lease gave, if there is something.
+    fn end_set(&mut self, at: usize, now: Instant) {
+        let (Some(host), Some(id)) = (&mut self.host, self.tenancies[at].set.take()) else { return };
+        self.tenancies[at].draining = false;
+        let Some(ip) = host.addresses().iter().find(|address| address.has_set(id)).map(HostAddress::ip)
+        else {
+            return;
+        };
+        if !host.remove_set(id, now) {
+            self.end_host(now);
+        }
+        if self.host.as_ref().is_some_and(|host| host.address_of(ip).is_some()) {
+            self.changed(ip);
+        } else {
+            self.events.push_back(LeaseEvent::Lost(ip));
+        }
+    }
+
     fn end_host(&mut self, now: Instant) {
+        self.tenancies.iter_mut().for_each(|one| one.set = None);
         let Some(mut host) = self.host.take() else { return };
         // Neighbors learn at once that it is over.
         host.release(now);
@@ -239,6 +572,10 @@ impl Node for LeasedHost {
             self.sync(now);
             return verdict;
         }
+        if link == TUN && self.config.grows {
+            let soon = self.looked + LOOK_INTERVAL;
+            self.look = Some(self.look.map_or(soon, |look| look.min(soon)).max(now));
+        }
         let Some(host) = &mut self.host else {
             self.counters.received += 1;
             let verdict = Verdict::Dropped(DropReason::SetNotHeld);
@@ -259,7 +596,8 @@ impl Node for LeasedHost {
 
     fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         let host = self.host.as_mut().and_then(|host| host.poll_timeout(now));
-        [self.client.poll_timeout(), host].into_iter().flatten().min()
+        let clients = self.tenancies.iter().filter_map(|one| one.client.poll_timeout()).min();
+        [clients, host, self.look].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -267,7 +605,11 @@ impl Node for LeasedHost {
             host.handle_timeout(now);
             self.sync(now);
         }
-        self.client.handle_timeout(now);
+        self.tenancies.iter_mut().for_each(|one| one.client.handle_timeout(now));
+        if self.look.is_some_and(|at| at <= now) {
+            // Again soon, until it is told.
+            (self.look, self.looks) = (Some(now + LOOK_AGAIN), true);
+        }
         self.sync(now);
     }
 

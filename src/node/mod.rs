@@ -21,9 +21,11 @@ mod support;
 mod swarm;
 
 pub use counters::{Counters, DropReason};
-pub use host::{Host, HostConfig, HostLinks, HostOptions, Leak, LeakPolicy};
+pub use host::{
+    Host, HostAddress, HostConfig, HostLinks, HostOptions, Leak, LeakPolicy, SetConfig, SetError,
+};
 pub use leak_map::MappedLeak;
-pub use leased::{LeaseEvent, LeasedConfig, LeasedHost};
+pub use leased::{FURTHER_IAID, LeaseEvent, LeasedConfig, LeasedHost, MAX_LEASES};
 pub use router::{Role, Route, Router, RouterConfig, RouterLink};
 pub use services::ServicePorts;
 pub use stack::{EchoPort, StackError, StreamId, StreamState};

@@ -89,6 +89,11 @@ impl Services {
         Self::new(at, page, SMALL, now)
     }
 
+    /// None at all.
+    pub(super) fn none(now: Instant) -> Self {
+        Self::new(ServicePorts::default(), String::new(), LARGE, now)
+    }
+
     fn new(at: ServicePorts, page: String, room: Room, now: Instant) -> Self {
         let limit = TokenBucket::new(UDP_ECHOES_PER_SECOND, UDP_ECHOES_PER_SECOND, now);
         let (connections, datagrams) = (Vec::new(), None);

@@ -15,7 +15,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, Ipv4Cidr};
 
 use super::services::{ServicePorts, Services, tcp_socket};
-use crate::ports::Allocator;
+use crate::ports::{Allocator, PortBitmap};
 
 /// Packets that may wait for the stack.
 const MAX_QUEUE: usize = 256;
@@ -58,7 +58,11 @@ pub enum StackError {
 
 /// A TCP connection of the host's own stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StreamId(usize);
+pub struct StreamId {
+    /// Of the stack, among those that the host has had.
+    pub(super) stack: u32,
+    index: usize,
+}
 
 /// What a stream can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +86,9 @@ struct Stream {
     port: u16,
 }
 
-/// The sockets of a host.
+/// The sockets of a host at one of its addresses.
 pub(super) struct Stack {
+    number: u32,
     interface: Interface,
     device: Queues,
     sockets: SocketSet<'static>,
@@ -105,7 +110,9 @@ impl core::fmt::Debug for Stack {
 }
 
 impl Stack {
+    /// `number`: in its [`StreamId`]s.
     pub(super) fn new(
+        number: u32,
         address: Ipv4Addr,
         mtu: usize,
         ports: &[u16],
@@ -129,6 +136,7 @@ impl Stack {
             allocator.reserve(port);
         }
         Self {
+            number,
             interface,
             device,
             sockets: SocketSet::new(Vec::new()),
@@ -138,6 +146,31 @@ impl Stack {
             address,
             services,
         }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Further ports for sockets.
+    pub(super) fn add_ports(&mut self, ports: impl IntoIterator<Item = u16>) {
+        self.allocator.add(ports);
+    }
+
+    /// These ports are given to no new socket, or are so again.
+    pub(super) fn set_closed(&mut self, ports: &PortBitmap, closed: bool) {
+        self.allocator.set_closed(ports, closed);
+    }
+
+    /// Takes ports away, and ends the streams on them.
+    pub(super) fn remove_ports(&mut self, ports: &PortBitmap) {
+        let leaving = self.leaving.iter().map(|(stream, _)| stream);
+        for stream in self.streams.iter().map(|(_, stream)| stream).chain(leaving) {
+            if ports.contains(stream.port) {
+                self.sockets.get_mut::<tcp::Socket<'_>>(stream.handle).abort();
+            }
+        }
+        self.allocator.remove(ports);
     }
 
     pub(super) fn services(&self) -> ServicePorts {
@@ -260,16 +293,17 @@ impl Stack {
             return Err(StackError::Address);
         }
         let handle = self.sockets.add(socket);
-        Ok(StreamId(self.streams.insert(Stream { handle, port: local })))
+        let index = self.streams.insert(Stream { handle, port: local });
+        Ok(StreamId { stack: self.number, index })
     }
 
     fn socket(&mut self, id: StreamId) -> Option<&mut tcp::Socket<'static>> {
-        let stream = self.streams.get(id.0)?;
+        let stream = self.streams.get(id.index)?;
         Some(self.sockets.get_mut(stream.handle))
     }
 
     pub(super) fn local_port(&self, id: StreamId) -> Option<u16> {
-        Some(self.streams.get(id.0)?.port)
+        Some(self.streams.get(id.index)?.port)
     }
 
     pub(super) fn state(&mut self, id: StreamId) -> StreamState {
@@ -301,7 +335,7 @@ impl Stack {
 
     /// Leaves a stream: what was sent still arrives, what arrives is refused.
     pub(super) fn leave(&mut self, id: StreamId, now: Instant) {
-        let Some(stream) = self.streams.try_remove(id.0) else { return };
+        let Some(stream) = self.streams.try_remove(id.index) else { return };
         self.sockets.get_mut::<tcp::Socket<'_>>(stream.handle).close();
         self.leaving.push((stream, now + TIMEOUT));
     }

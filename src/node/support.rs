@@ -11,7 +11,7 @@ use smoltcp::wire::{
 
 use super::{
     Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role,
-    Route, Router, RouterConfig, RouterLink, Verdict,
+    Route, Router, RouterConfig, RouterLink, SetConfig, Verdict,
 };
 use crate::ports::{PortSet, Scheme};
 use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, Packet, PeAddress, Record};
@@ -371,10 +371,12 @@ pub(super) fn host_config(hardware: EthernetAddress, set: &str) -> HostConfig {
             pro: DEFAULT_PRO,
             seed: u64::from(hardware.0[5]),
         },
-        address: "198.51.100.2/24".parse().unwrap(),
-        gateway: Some(ROUTER),
-        set: set.parse::<crate::ports::Psid>().map_or_else(|_| set.parse().unwrap(), PortSet::Psid),
-        lease: None,
+        first: SetConfig {
+            address: "198.51.100.2/24".parse().unwrap(),
+            gateway: Some(ROUTER),
+            set: set.parse::<crate::ports::Psid>().map_or_else(|_| set.parse().unwrap(), PortSet::Psid),
+            lease: None,
+        },
     }
 }
 

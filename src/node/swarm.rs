@@ -22,7 +22,7 @@ use self::audience::Audience;
 use super::host::LAN;
 use super::{
     Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node,
-    Verdict,
+    SetConfig, Verdict,
 };
 use crate::neighbor::{ClaimPhase, Entry, TokenBucket};
 use crate::ports::{PortSet, Psid, Scheme};
@@ -230,10 +230,7 @@ impl Swarm {
                 pro: self.config.pro,
                 seed: self.config.seed.wrapping_add(at as u64),
             },
-            address,
-            gateway: self.config.gateway,
-            set,
-            lease: None,
+            first: SetConfig { address, gateway: self.config.gateway, set, lease: None },
         };
         let host = Host::without_programs(config, page, now);
         let sets = self.config.scheme.sets() as usize;

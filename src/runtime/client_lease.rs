@@ -1,4 +1,4 @@
-//! What a DHCP client keeps over a restart: one lease in a small file, written beside itself and renamed.
+//! What a host keeps over a restart: its leases in a small file, written beside itself and renamed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -19,8 +19,15 @@ use crate::ports::Psid;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
-    /// Whose lease it is.
+    /// Whose leases these are: the client of the first one.
     client: String,
+    leases: Vec<StoredLease>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredLease {
+    iaid: u32,
     address: Ipv4Addr,
     prefix_len: u8,
     /// `a,k,psid`; a whole address has none.
@@ -36,7 +43,7 @@ struct Stored {
     until_micros: i64,
 }
 
-/// The lease file of a client.
+/// The lease file of a host.
 #[derive(Debug)]
 pub struct LeaseFile {
     path: PathBuf,
@@ -46,7 +53,7 @@ pub struct LeaseFile {
 }
 
 impl LeaseFile {
-    /// A file for the lease of `client`, which need not be there yet; `epoch` is the wall-clock time of
+    /// A file for the leases of a host whose first client is `client`; it need not be there yet; `epoch` is the wall-clock time of
     /// [`Instant::ZERO`].
     ///
     /// # Errors
@@ -63,30 +70,33 @@ impl LeaseFile {
         Ok(Self { path, client, epoch })
     }
 
-    /// What the client had before. A file that cannot be understood is no reason not to start: the server knows.
-    pub fn load(&self) -> Option<ClientLease> {
+    /// What the host had before, by IAID. A file that cannot be understood is no reason not to start: the server knows.
+    pub fn load(&self) -> Vec<(u32, ClientLease)> {
         let shown = self.path.display();
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
             Err(error) => {
                 tracing::warn!("cannot read the lease file {shown}, and begin without: {error}");
-                return None;
+                return Vec::new();
             }
         };
-        let stored = serde_json::from_str::<Stored>(&text).ok().and_then(|stored| self.lease(stored));
-        if stored.is_none() {
-            tracing::warn!("the lease file {shown} is no lease of this client, and is not used");
-        }
-        stored
+        let stored = serde_json::from_str::<Stored>(&text).ok();
+        let own = stored.filter(|stored| stored.client == self.client.to_string());
+        let leases: Option<Vec<_>> =
+            own.and_then(|stored| stored.leases.into_iter().map(|lease| self.lease(lease)).collect());
+        leases.unwrap_or_else(|| {
+            tracing::warn!("the lease file {shown} has no leases of this host, and is not used");
+            Vec::new()
+        })
     }
 
-    fn lease(&self, stored: Stored) -> Option<ClientLease> {
+    fn lease(&self, stored: StoredLease) -> Option<(u32, ClientLease)> {
         let instant = |micros: i64| Instant::from_micros(micros.saturating_sub(self.epoch));
-        if stored.client != self.client.to_string() || stored.prefix_len > 32 {
+        if stored.prefix_len > 32 {
             return None;
         }
-        Some(ClientLease {
+        let lease = ClientLease {
             address: Ipv4Cidr::new(stored.address, stored.prefix_len),
             set: stored.set.map_or(Some(Psid::FULL), |set| set.parse().ok())?,
             gateway: stored.gateway,
@@ -96,28 +106,29 @@ impl LeaseFile {
             renew: instant(stored.renew_micros),
             rebind: instant(stored.rebind_micros),
             until: instant(stored.until_micros),
-        })
+        };
+        Some((stored.iaid, lease))
     }
 
-    /// Keeps this lease in place of what was kept; `None` for nothing.
+    /// Keeps these leases in place of what was kept.
     ///
     /// # Errors
     /// Where the file cannot be written; what was kept before is still there.
-    pub fn store(&self, lease: Option<&ClientLease>) -> anyhow::Result<()> {
-        let result = match lease {
-            Some(lease) => self.write(lease),
-            None => match fs::remove_file(&self.path) {
+    pub fn store(&self, leases: &[(u32, ClientLease)]) -> anyhow::Result<()> {
+        let result = match leases {
+            [] => match fs::remove_file(&self.path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 result => result,
             },
+            leases => self.write(leases),
         };
         result.with_context(|| format!("cannot write the lease file {}", self.path.display()))
     }
 
-    fn write(&self, lease: &ClientLease) -> io::Result<()> {
+    fn write(&self, leases: &[(u32, ClientLease)]) -> io::Result<()> {
         let micros = |at: Instant| self.epoch.saturating_add(at.total_micros());
-        let stored = Stored {
-            client: self.client.to_string(),
+        let stored = |(iaid, lease): &(u32, ClientLease)| StoredLease {
+            iaid: *iaid,
             address: lease.address.address(),
             prefix_len: lease.address.prefix_len(),
             set: (lease.set != Psid::FULL).then(|| lease.set.to_string()),
@@ -129,6 +140,8 @@ impl LeaseFile {
             rebind_micros: micros(lease.rebind),
             until_micros: micros(lease.until),
         };
+        let leases = leases.iter().map(stored).collect();
+        let stored = Stored { client: self.client.to_string(), leases };
         let mut file = tempfile::NamedTempFile::new_in(directory(&self.path))?;
         serde_json::to_writer(&mut file, &stored)?;
         file.write_all(b"\n")?;
@@ -171,19 +184,22 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("lease");
         for set in ["0,4,3", "0,0,0"] {
-            assert_eq!(file(&path, 1, EPOCH).load(), None);
-            file(&path, 1, EPOCH).store(Some(&lease("6,8,52"))).unwrap();
-            file(&path, 1, EPOCH).store(Some(&lease(set))).unwrap();
+            assert_eq!(file(&path, 1, EPOCH).load(), []);
+            let written = [(0, lease(set)), (7, lease("6,8,1"))];
+            file(&path, 1, EPOCH).store(&[(0, lease("6,8,52"))]).unwrap();
+            file(&path, 1, EPOCH).store(&written).unwrap();
             // A minute later, by the wall clock.
-            let mut read = file(&path, 1, EPOCH + Duration::from_secs(60)).load().unwrap();
-            for at in [&mut read.renew, &mut read.rebind, &mut read.until] {
-                *at += smoltcp::time::Duration::from_secs(60);
+            let mut read = file(&path, 1, EPOCH + Duration::from_secs(60)).load();
+            for (_, lease) in &mut read {
+                for at in [&mut lease.renew, &mut lease.rebind, &mut lease.until] {
+                    *at += smoltcp::time::Duration::from_secs(60);
+                }
             }
-            assert_eq!(read, lease(set));
-            assert_eq!(file(&path, 2, EPOCH).load(), None, "of another client");
+            assert_eq!(read, written);
+            assert_eq!(file(&path, 2, EPOCH).load(), [], "of another host");
             assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing is left behind");
             for _ in 0..2 {
-                file(&path, 1, EPOCH).store(None).unwrap();
+                file(&path, 1, EPOCH).store(&[]).unwrap();
             }
         }
     }
@@ -193,14 +209,14 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("lease");
         let file = file(&path, 1, EPOCH);
-        file.store(Some(&lease("0,4,3"))).unwrap();
+        file.store(&[(0, lease("0,4,3"))]).unwrap();
         let sound = fs::read(&path).unwrap();
         for length in 0..sound.len() - 2 {
             fs::write(&path, &sound[..length]).unwrap();
-            assert_eq!(file.load(), None, "{length} bytes");
+            assert_eq!(file.load(), [], "{length} bytes");
         }
         fs::write(&path, &sound).unwrap();
-        assert!(file.load().is_some());
+        assert_eq!(file.load().len(), 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod event_loop;
 mod journal;
 mod links;
 mod paths;
+mod port_watch;
 mod sockets;
 
 pub use client_lease::LeaseFile;
@@ -17,4 +18,5 @@ pub use event_loop::{EventLoop, Service};
 pub use journal::{Holding, Journal, read_holdings};
 pub use links::IoMode;
 pub use paths::control_path;
+pub use port_watch::{PortWatch, PortsInUse};
 pub use sockets::{Owner, Socket, SocketKind, SocketState, read_sockets};

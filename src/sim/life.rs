@@ -8,6 +8,7 @@ use super::checker::Violation;
 use super::scenario::{Action, Fault, HostSpec, NodeId, SegmentId, SetId};
 use super::station::{Cable, Machine, hardware};
 use super::world::{Event, World};
+use crate::neighbor::OwnId;
 use crate::ports::PortSet;
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
 
@@ -281,7 +282,7 @@ impl World<'_> {
         if until == Some(self.now + time) {
             let now = self.now;
             if let Some(host) = self.stations[node.0].running_host() {
-                host.renew(time, now);
+                host.renew(OwnId::FIRST, time, now);
             }
         }
         self.drain(node)

@@ -12,7 +12,7 @@ use super::queue::Key;
 use super::scenario::{HostSpec, NodeId, NodeKind, RouterSpec, Scenario, SegmentId, SetId};
 use crate::node::{
     EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
-    RouterLink, StackError,
+    RouterLink, SetConfig, StackError,
 };
 use crate::wire::{Frame, pe_arp};
 
@@ -140,10 +140,12 @@ pub(super) fn host_config(scenario: &Scenario, node: NodeId, spec: &HostSpec, se
             pro: pe_arp::DEFAULT_PRO,
             seed: 0,
         },
-        address: Ipv4Cidr::new(set.address, segment.prefix.prefix_len()),
-        gateway: Some(spec.gateway),
-        set: set.ports.clone(),
-        lease: None,
+        first: SetConfig {
+            address: Ipv4Cidr::new(set.address, segment.prefix.prefix_len()),
+            gateway: Some(spec.gateway),
+            set: set.ports.clone(),
+            lease: None,
+        },
     }
 }
 
@@ -223,7 +225,8 @@ impl Station {
             }
             (Kind::Host(_), None) => None,
             (Kind::Host(spec), Some(set)) => {
-                let mut config = HostConfig { lease, ..host_config(scenario, node, spec, set) };
+                let mut config = host_config(scenario, node, spec, set);
+                config.first.lease = lease;
                 config.options.seed = seed;
                 Some(Machine::Host(Box::new(Host::new(config, now)?)))
             }

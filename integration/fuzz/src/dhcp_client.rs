@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use dhcproto::v4;
 use dhcproto::{Decodable, Decoder};
-use pearp::dhcp::client::{Client, ClientLease, Config, Event};
+use pearp::dhcp::client::{Client, ClientLease, Config, Event, Wish};
 use pearp::wire::EthernetAddress;
 use smoltcp::time::{Duration, Instant};
 
@@ -61,8 +61,14 @@ enum Step {
 
 /// A client under a sequence of steps: it uses nothing that was not probed, and never asks all the time.
 pub(crate) fn run(data: &[u8]) {
-    let config =
-        Config { hardware: EthernetAddress(MACS[1]), iaid: 0, host_name: None, shares: true, seed: 1 };
+    let config = Config {
+        hardware: EthernetAddress(MACS[1]),
+        iaid: 0,
+        host_name: None,
+        shares: true,
+        wish: Wish::Any,
+        seed: 1,
+    };
     let mut now = Instant::from_secs(1);
     let mut client = Client::new(config.clone(), None, now);
     let mut stored: Option<ClientLease> = None;

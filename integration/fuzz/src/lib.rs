@@ -12,8 +12,8 @@ use std::net::Ipv4Addr;
 use arbitrary::{Arbitrary, Unstructured};
 use pearp::dhcp::client::{self, ClientLease};
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig, LeasedHost, LinkId, Node,
-    Role, Router, RouterConfig, RouterLink, Swarm, SwarmConfig,
+    EchoPort, FURTHER_IAID, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig, LeasedHost,
+    LinkId, Node, Role, Router, RouterConfig, RouterLink, SetConfig, Swarm, SwarmConfig,
 };
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
@@ -327,12 +327,13 @@ fn host_options(leaks: LeakPolicy) -> HostOptions {
     }
 }
 
-/// A host that has leased its set before, and finds no server, under a sequence of steps.
+/// A host that has leased two sets of one address and one of another before, and finds no server, under a sequence of
+/// steps. Programs use none of its ports, or all.
 pub fn leased(data: &[u8]) {
     let mut now = Instant::ZERO;
-    let stored = ClientLease {
-        address: "198.51.100.2/24".parse().expect("a valid address"),
-        set: "0,4,1".parse().expect("a valid PSID"),
+    let lease = |address: &str, set: &str| ClientLease {
+        address: address.parse().expect("a valid address"),
+        set: set.parse().expect("a valid PSID"),
         gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
         dns: Vec::new(),
         domain: None,
@@ -346,16 +347,29 @@ pub fn leased(data: &[u8]) {
         iaid: 0,
         host_name: None,
         shares: true,
+        wish: client::Wish::Any,
         seed: 1,
     };
     let options = host_options(LeakPolicy::Map);
-    let mut leased = LeasedHost::new(LeasedConfig { options, client, stored: Some(stored) }, now);
+    let stored = vec![
+        (0, lease("198.51.100.2/24", "0,4,1")),
+        (1, lease("198.51.100.3/24", "0,4,1")),
+        (FURTHER_IAID, lease("198.51.100.2/24", "0,4,5")),
+    ];
+    let config = LeasedConfig { options, client, addresses: 2, grows: true, stored };
+    let mut leased = LeasedHost::new(config, now);
     // Nobody answers; the set is probed, and in use.
     advance(&mut leased, &mut now, 15_000);
-    assert!(leased.client().lease().is_some());
+    assert!(leased.clients().all(|client| client.lease().is_some()));
     run(&mut leased, data, &mut now, |leased, address, port, now| {
         let _ = leased.host_mut().map(|host| host.connect(Ipv4Addr::from(address), port, now));
         while leased.poll_event().is_some() {}
+        if leased.wants_look() {
+            let all =
+                || (4096..8192).chain(0x5000..0x6000).map(|port| (Ipv4Addr::UNSPECIFIED, port)).collect();
+            let in_use: Vec<_> = if port % 2 == 0 { all() } else { Vec::new() };
+            leased.observe(&in_use, now);
+        }
     });
 }
 
@@ -363,10 +377,12 @@ fn run_host(data: &[u8], set: PortSet, lease: Option<Duration>) {
     let leaks = if lease.is_some() { LeakPolicy::Map } else { LeakPolicy::Reject };
     let config = HostConfig {
         options: host_options(leaks),
-        address: "198.51.100.2/24".parse().expect("a valid address"),
-        gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
-        set,
-        lease,
+        first: SetConfig {
+            address: "198.51.100.2/24".parse().expect("a valid address"),
+            gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
+            set,
+            lease,
+        },
     };
     let Ok(mut host) = Host::new(config, Instant::ZERO) else { return };
     let mut now = Instant::ZERO;

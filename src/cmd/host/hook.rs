@@ -1,13 +1,14 @@
 //! The lease hook: a script that gives the programs their address, called as udhcpc calls its own.
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::Context;
 
 use crate::dhcp::client::ClientLease;
-use crate::node::Host;
+use crate::node::{Host, HostAddress};
 use crate::ports::PortRange;
 
 /// Calls that wait for the one that runs. A lease that comes and goes faster than that is not worth following.
@@ -16,9 +17,9 @@ const MAX_WAITING: usize = 16;
 /// Why the hook is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The set is in use.
+    /// An address is in use.
     Bound,
-    /// It lasts longer.
+    /// It lasts longer, or has other ports.
     Renew,
     /// It is used no longer.
     Deconfig,
@@ -49,27 +50,26 @@ pub(super) struct Hook {
     running: Option<(Child, Reason)>,
 }
 
-/// What the hook is told of a host, and of its lease if it has one.
-pub(super) fn variables(host: &Host, lease: Option<&ClientLease>) -> Vec<(&'static str, String)> {
-    let program = host.program_part().ranges();
-    let listed = |ranges: &[PortRange]| ranges.iter().map(PortRange::to_string).collect::<Vec<_>>().join(",");
-    let lowest = program.first().map_or(0, |range| range.first());
-    let highest = program.last().map_or(0, |range| range.last());
-    let holes: Vec<_> = program
-        .windows(2)
-        .filter_map(|pair| PortRange::new(pair[0].last().checked_add(1)?, pair[1].first().checked_sub(1)?))
-        .collect();
-    let address = host.address();
-    let mut variables = vec![
-        ("ip", address.address().to_string()),
-        ("prefix_len", address.prefix_len().to_string()),
-        ("router", host.gateway().map(|gateway| gateway.to_string()).unwrap_or_default()),
-        ("ports", listed(&host.set().ranges())),
-        ("program_ports", listed(&program)),
-        ("stack_ports", listed(&host.stack_part().ranges())),
-        ("port_range", format!("{lowest} {highest}")),
-        ("reserved_ports", listed(&holes)),
-    ];
+fn listed(ranges: &[PortRange]) -> String {
+    ranges.iter().map(PortRange::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// What the hook is told of an address of a host, and of its lease if it has one.
+pub(super) fn variables(
+    host: &Host,
+    address: &HostAddress,
+    lease: Option<&ClientLease>,
+) -> Vec<(&'static str, String)> {
+    let cidr = address.cidr();
+    let mut variables = common(host);
+    variables.extend([
+        ("ip", cidr.address().to_string()),
+        ("prefix_len", cidr.prefix_len().to_string()),
+        ("router", address.gateway().map(|gateway| gateway.to_string()).unwrap_or_default()),
+        ("ports", listed(&address.ports())),
+        ("program_ports", listed(&address.open_part().ranges())),
+        ("stack_ports", listed(&address.stack_part().ranges())),
+    ]);
     if let Some(lease) = lease {
         let dns: Vec<_> = lease.dns.iter().map(ToString::to_string).collect();
         variables.extend([
@@ -79,6 +79,33 @@ pub(super) fn variables(host: &Host, lease: Option<&ClientLease>) -> Vec<(&'stat
         ]);
     }
     variables
+}
+
+/// What it is told of an address that is used no longer.
+pub(super) fn lost(ip: Ipv4Addr, host: Option<&Host>) -> Vec<(&'static str, String)> {
+    let mut variables = host.map(common).unwrap_or_default();
+    variables.push(("ip", ip.to_string()));
+    variables
+}
+
+/// The addresses that are in use, and the ports that the kernel may choose for programs: those of the first one, as it
+/// chooses before it knows which address a program will have.
+fn common(host: &Host) -> Vec<(&'static str, String)> {
+    let in_use = || host.addresses().iter().filter(|address| address.is_in_use());
+    let Some(first) = in_use().next() else { return Vec::new() };
+    let program = first.open_part().ranges();
+    let lowest = program.first().map_or(0, |range| range.first());
+    let highest = program.last().map_or(0, |range| range.last());
+    let holes: Vec<_> = program
+        .windows(2)
+        .filter_map(|pair| PortRange::new(pair[0].last().checked_add(1)?, pair[1].first().checked_sub(1)?))
+        .collect();
+    let addresses: Vec<_> = in_use().map(|address| address.cidr().address().to_string()).collect();
+    vec![
+        ("addresses", addresses.join(" ")),
+        ("port_range", format!("{lowest} {highest}")),
+        ("reserved_ports", listed(&holes)),
+    ]
 }
 
 impl Hook {

@@ -1,5 +1,8 @@
 //! A host process while it serves.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
 use anyhow::bail;
 use serde_json::{Value, json};
 use smoltcp::time::Instant;
@@ -7,13 +10,13 @@ use smoltcp::time::Instant;
 use super::super::arp::table;
 use super::super::serve::{counters, shown, tell_ready};
 use super::doctor::Doctor;
-use super::hook::{Hook, Reason, variables};
-use crate::dhcp::client::ClientLease;
+use super::hook::{Hook, Reason, lost, variables};
+use crate::dhcp::client::{Client, ClientLease};
 use crate::link::Offloads;
 use crate::neighbor::ClaimPhase;
-use crate::node::{Host, LeaseEvent, LeasedHost, Node};
+use crate::node::{Host, HostAddress, LeaseEvent, LeasedHost, Node};
 use crate::ports::{PortRange, Psid};
-use crate::runtime::{LeaseFile, Service};
+use crate::runtime::{LeaseFile, PortWatch, Service};
 
 /// Where a set stands, in a status.
 pub(in crate::cmd) fn phase_name(phase: ClaimPhase) -> &'static str {
@@ -59,9 +62,13 @@ pub(super) struct HostService {
     /// Whether the lease is given back at the end.
     pub(super) releases: bool,
     pub(super) ready_fd: Option<i32>,
-    /// The hook has been told of the fixed set.
-    pub(super) told: bool,
+    /// Addresses of which the hook has been told.
+    pub(super) told: BTreeSet<Ipv4Addr>,
+    /// Those of which somebody has been told that they are served.
+    pub(super) served: BTreeSet<Ipv4Addr>,
     pub(super) doctor: Doctor,
+    /// For a host that grows.
+    pub(super) watch: Option<PortWatch>,
 }
 
 impl HostService {
@@ -76,7 +83,14 @@ impl HostService {
 
     fn serve(&mut self) {
         let Some(host) = self.station.host() else { return };
-        tracing::info!(name = %self.name, address = %host.address().address(), ports = %host.set(), "host serves");
+        for address in host.addresses().iter().filter(|address| address.is_in_use()) {
+            let ip = address.cidr().address();
+            if self.told.contains(&ip) && self.served.insert(ip) {
+                let ports = address.ports();
+                let ports: Vec<_> = ports.iter().map(PortRange::to_string).collect();
+                tracing::info!(name = %self.name, address = %ip, ports = ports.join(","), "host serves");
+            }
+        }
         if let Some(fd) = self.ready_fd.take() {
             tell_ready(fd, &self.name);
         }
@@ -84,7 +98,7 @@ impl HostService {
 
     fn follow_fixed(&mut self) -> anyhow::Result<()> {
         let Station::Fixed(host) = &mut self.station else { return Ok(()) };
-        if let Some(hardware) = host.take_lost() {
+        if let Some((_, hardware)) = host.take_lost() {
             let owner = shown(hardware);
             let set = host.set();
             if self.ready_fd.is_some() {
@@ -92,9 +106,9 @@ impl HostService {
             }
             tracing::error!(%owner, ports = %set, "set is in use by another host; probing again in 60 s");
         }
-        if !self.told && host.phase().holds() {
-            self.told = true;
-            let variables = variables(host, None);
+        let first = &host.addresses()[0];
+        if host.phase().holds() && self.told.insert(first.cidr().address()) {
+            let variables = variables(host, first, None);
             self.tell(Reason::Bound, variables);
         }
         Ok(())
@@ -104,33 +118,81 @@ impl HostService {
         while let Station::Leased(leased) = &mut self.station
             && let Some(event) = leased.poll_event()
         {
-            let told = |lease: &ClientLease| leased.host().map(|host| variables(host, Some(lease)));
+            let told = |lease: &ClientLease| {
+                let host = leased.host()?;
+                Some(variables(host, host.address_of(lease.address.address())?, Some(lease)))
+            };
             match event {
                 LeaseEvent::Bound(lease) => {
                     let told = told(&lease);
                     tracing::info!(address = %lease.address, set = %shown_set(lease.set), server = %lease.server, "leased");
-                    self.store(Some(&lease));
+                    self.told.insert(lease.address.address());
+                    self.store();
                     told.into_iter().for_each(|told| self.tell(Reason::Bound, told));
                 }
-                LeaseEvent::Renewed(lease) => {
+                LeaseEvent::Changed(lease) => {
                     let told = told(&lease);
-                    self.store(Some(&lease));
+                    self.store();
                     told.into_iter().for_each(|told| self.tell(Reason::Renew, told));
                 }
-                LeaseEvent::Lost => {
-                    tracing::warn!(name = %self.name, "the lease is lost; asking for another one");
-                    self.store(None);
-                    self.tell(Reason::Deconfig, Vec::new());
+                LeaseEvent::Lost(ip) => {
+                    let told = lost(ip, leased.host());
+                    tracing::warn!(name = %self.name, address = %ip, "the lease is lost; asking for another one");
+                    self.told.remove(&ip);
+                    self.served.remove(&ip);
+                    self.store();
+                    self.tell(Reason::Deconfig, told);
                 }
             }
         }
     }
 
-    /// Without the file, the next start asks for any lease instead of this one.
-    fn store(&self, lease: Option<&ClientLease>) {
-        if let Some(Err(error)) = self.lease_file.as_ref().map(|file| file.store(lease)) {
+    /// Without the file, the next start asks for any lease instead of these.
+    fn store(&self) {
+        let (Some(file), Station::Leased(leased)) = (&self.lease_file, &self.station) else { return };
+        if let Err(error) = file.store(&leased.kept()) {
             tracing::error!("{error:#}; the lease is used, but not kept over a restart");
         }
+    }
+
+    /// An address in a status.
+    fn shown_address(&self, host: &Host, address: &HostAddress) -> Value {
+        let ip = address.cidr().address();
+        let leased = match &self.station {
+            Station::Leased(leased) => Some(leased),
+            Station::Fixed(_) => None,
+        };
+        let port_use = leased.and_then(|leased| leased.port_use(ip));
+        let sets = address.sets().map(|(id, set)| {
+            json!({
+                "ports": range_pairs(set.ranges()),
+                "state": phase_name(host.phase_of(id)),
+                "draining": leased.is_some_and(|leased| leased.is_draining(id)),
+            })
+        });
+        json!({
+            "address": ip,
+            "prefix_len": address.cidr().prefix_len(),
+            "gateway": address.gateway(),
+            "in_use": address.is_in_use(),
+            "ports": range_pairs(address.ports()),
+            "program_ports": range_pairs(address.program_part().ranges()),
+            "stack_ports": range_pairs(address.stack_part().ranges()),
+            "sets": sets.collect::<Value>(),
+            "usable": port_use.map(|(_, total)| total),
+            "used": port_use.map(|(used, _)| used),
+        })
+    }
+
+    /// Which ports programs use decides about further sets.
+    fn follow_ports(&mut self, now: Instant) -> anyhow::Result<()> {
+        if let (Station::Leased(leased), Some(watch)) = (&mut self.station, &mut self.watch)
+            && leased.wants_look()
+            && let Some(in_use) = watch.poll()?
+        {
+            leased.observe(&in_use, now);
+        }
+        Ok(())
     }
 
     fn follow_hook(&mut self) -> anyhow::Result<()> {
@@ -180,28 +242,37 @@ impl Service for HostService {
         });
         if let Some(host) = self.station.host() {
             let (used, echo) = host.stack_use();
-            let address = host.address();
+            let first = &host.addresses()[0];
+            let address = first.cidr();
             status["state"] = json!(phase_name(host.phase()));
             status["address"] = json!(address.address());
             status["prefix_len"] = json!(address.prefix_len());
             status["gateway"] = json!(host.gateway());
-            status["ports"] = json!(range_pairs(host.set().ranges()));
+            status["ports"] = json!(range_pairs(first.ports()));
             status["program_ports"] = json!(range_pairs(host.program_part().ranges()));
             status["stack_ports"] = json!(range_pairs(host.stack_part().ranges()));
             status["stack_ports_used"] = json!(used);
             status["echo_port"] = json!(echo);
+            status["addresses"] =
+                host.addresses().iter().map(|address| self.shown_address(host, address)).collect();
             status["mapped"] = self.doctor.list(host.mapped_leaks());
         }
         if let Station::Leased(leased) = &self.station {
-            let client = leased.client();
             let left = |at: Instant| if now < at { (at - now).secs() } else { 0 };
-            status["dhcp"] = json!({
-                "state": client.state().name(),
-                "client": client.id().to_string(),
-                "server": client.lease().map(|lease| lease.server),
-                "renew_s": client.lease().map(|lease| left(lease.renew)),
-                "left_s": client.lease().map(|lease| left(lease.until)),
-            });
+            let shown = |client: &Client| {
+                json!({
+                    "state": client.state().name(),
+                    "client": client.id().to_string(),
+                    "address": client.lease().map(|lease| lease.address.address()),
+                    "set": client.lease().map(|lease| shown_set(lease.set)),
+                    "server": client.lease().map(|lease| lease.server),
+                    "renew_s": client.lease().map(|lease| left(lease.renew)),
+                    "left_s": client.lease().map(|lease| left(lease.until)),
+                })
+            };
+            status["leases"] = leased.clients().map(shown).collect();
+            // The first one is always there.
+            status["dhcp"] = status["leases"][0].clone();
         }
         status["counters"] = counters;
         status["drops"] = drops;
@@ -221,6 +292,7 @@ impl Service for HostService {
             leaks.iter().for_each(|leak| self.doctor.see(leak, now));
         }
         self.follow_fixed()?;
+        self.follow_ports(now)?;
         self.follow_lease();
         self.follow_hook()
     }
@@ -230,7 +302,7 @@ impl Service for HostService {
             Station::Fixed(host) => host.release(now),
             Station::Leased(leased) if self.releases => {
                 leased.release(now);
-                self.store(None);
+                self.store();
             }
             // The next start asks for it again.
             Station::Leased(_) => {}

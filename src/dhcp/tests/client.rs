@@ -9,7 +9,14 @@ const GATE: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 0xFE]);
 const PREFIX: u8 = 24;
 
 fn client_config() -> client::Config {
-    client::Config { hardware: mac(CLIENT), iaid: 1, host_name: Some("h1".to_owned()), shares: true, seed: 1 }
+    client::Config {
+        hardware: mac(CLIENT),
+        iaid: 1,
+        host_name: Some("h1".to_owned()),
+        shares: true,
+        wish: client::Wish::Any,
+        seed: 1,
+    }
 }
 
 struct Rig {

@@ -263,7 +263,7 @@ fn an_expired_set_rests() {
     bench.timeout(at(3601));
     assert_eq!(bench.bindings, [(SHARED, mac(1))]);
     bench.nothing(&ask(Discover, mac(16)), at(3840));
-    assert_eq!(bench.lease(sharer(16), at(3842)), slots[0]);
+    assert_eq!(bench.lease(sharer(16), at(3841)), slots[0]);
     // The same without having been awake at the end.
     bench.restart(FILE, at(3603));
     assert_eq!(bench.state(slots[2]), Some(LeaseState::Released));

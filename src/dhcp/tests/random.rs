@@ -87,6 +87,7 @@ impl World {
                 iaid: 0,
                 host_name: None,
                 shares: !number.is_multiple_of(5),
+                wish: client::Wish::Any,
                 seed: rng.random(),
             };
             let mut client = Client::new(config.clone(), None, at(0));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use smoltcp::time::Instant;
 use smoltcp::wire::Ipv4Packet;
 
-use super::{Host, TUN};
+use super::{Host, HostAddress, TUN};
 use crate::neighbor::Target;
 use crate::node::ethernet::{complete_icmp, error_about, ip_bytes};
 use crate::node::leak_map::MappedLeak;
@@ -50,39 +50,42 @@ impl Host {
 
     /// The ports of programs that are mapped now.
     pub fn mapped_leaks(&self) -> impl Iterator<Item = MappedLeak> {
-        self.leak_map.list()
+        self.addresses.iter().flat_map(|address| address.leak_map.list())
     }
 
     /// A packet of a program (PE-ARP rules 86 to 94).
     pub(super) fn receive_tun(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
         complete_icmp(frame);
         let packet = ipv4::check(frame.bytes())?;
-        if !self.phase().holds() {
-            return Err(DropReason::SetNotHeld);
-        }
-        if packet.src_addr() != self.address.address() {
+        let Some(at) = self.find(packet.src_addr()) else {
+            if !self.addresses.iter().any(|address| address.in_use) {
+                return Err(DropReason::SetNotHeld);
+            }
             self.prohibit(frame, now);
             return Err(DropReason::SourceAddress);
+        };
+        if !self.addresses[at].in_use {
+            return Err(DropReason::SetNotHeld);
         }
-        let own = packet.dst_addr() == self.address.address();
-        if !self.shared {
+        let to = self.find(packet.dst_addr());
+        if !self.addresses[at].shared {
             let key = FlowKey::of(&packet);
-            return match key {
-                Ok(key) if own => self.loop_back(&key, frame, now),
-                _ if own => Ok(Verdict::Forward(TUN)),
-                Ok(key) => self.route_key(&key, frame, false, now),
+            return match (key, to) {
+                (Ok(key), Some(to)) if self.takes(to, &key) => self.loop_back(to, &key, frame, now),
+                (Err(_), Some(to)) if !self.addresses[to].shared => Ok(Verdict::Forward(TUN)),
+                (Ok(key), _) => self.route_key(at, &key, frame, false, now),
                 // What a whole address sends needs no ports.
-                Err(_) => {
+                (Err(_), _) => {
                     let (ip, protocol) = (packet.dst_addr(), packet.next_header().into());
-                    self.route(Target { ip, protocol, port: None }, ip, frame, false, now)
+                    self.route(at, Target { ip, protocol, port: None }, ip, frame, false, now)
                 }
             };
         }
         let mut key = FlowKey::of(&packet)?;
-        let in_program_part = key.source.is_some_and(|port| self.program_part.contains(port));
+        let in_program_part = key.source.is_some_and(|port| self.addresses[at].program_part.contains(port));
         match key.kind {
-            FlowKind::Transport if !in_program_part => self.map_leak(&mut key, frame, now)?,
-            FlowKind::EchoRequest if own => {
+            FlowKind::Transport if !in_program_part => self.map_leak(at, &mut key, frame, now)?,
+            FlowKind::EchoRequest if to.is_some() => {
                 // PE-ARP rule 92: a ping of the own address is answered here.
                 let reply = icmp::echo_reply(ip_bytes(frame)).ok_or(DropReason::EchoDamaged)?;
                 self.send_to_programs(&reply);
@@ -90,12 +93,13 @@ impl Host {
             }
             FlowKind::EchoRequest => {
                 let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
-                self.echo_map.map_out(&mut packet, &mut self.rng, now).ok_or(DropReason::EchoIdentifier)?;
+                let map = &mut self.addresses[at].echo_map;
+                map.map_out(&mut packet, &mut self.rng, now).ok_or(DropReason::EchoIdentifier)?;
             }
             FlowKind::EchoReply => return Err(DropReason::EchoIdentifier),
             FlowKind::IcmpError => {
                 // PE-ARP rule 94: only about packets that were for this host.
-                let about_us = key.embedded_destination == Some(self.address.address());
+                let about_us = key.embedded_destination == Some(key.source_address);
                 if !about_us || !in_program_part {
                     return Err(DropReason::ForeignError);
                 }
@@ -109,10 +113,16 @@ impl Host {
             FlowKind::Transport => {}
         }
         // PE-ARP rule 90: only what this host owns comes back; other sharers are on the LAN.
-        if own && key.destination.is_some_and(|port| self.owns(port)) {
-            return self.loop_back(&key, frame, now);
+        match to {
+            Some(to) if self.takes(to, &key) => self.loop_back(to, &key, frame, now),
+            _ => self.route_key(at, &key, frame, false, now),
         }
-        self.route_key(&key, frame, false, now)
+    }
+
+    /// Whether a packet to an own address is for this host: a whole address is, and what it owns of a shared one.
+    fn takes(&self, to: usize, key: &FlowKey) -> bool {
+        let address = &self.addresses[to];
+        address.in_use && (!address.shared || key.destination.is_some_and(|port| address.owns(port)))
     }
 
     /// Tells a program that it may not send this; whether the rate allowed it.
@@ -121,7 +131,13 @@ impl Host {
     }
 
     /// PE-ARP rules 87 and 88: nothing leaves from a port that is not the host's.
-    fn map_leak(&mut self, key: &mut FlowKey, frame: &mut Frame, now: Instant) -> Result<(), DropReason> {
+    fn map_leak(
+        &mut self,
+        at: usize,
+        key: &mut FlowKey,
+        frame: &mut Frame,
+        now: Instant,
+    ) -> Result<(), DropReason> {
         let leak = |mapped| Leak {
             protocol: key.protocol,
             port: key.source.unwrap_or(0),
@@ -129,7 +145,10 @@ impl Host {
             mapped,
         };
         let mapped = match self.leak_policy {
-            LeakPolicy::Map => self.leak_map.map_out(key, frame, &mut self.stack, &mut self.rng, now),
+            LeakPolicy::Map => {
+                let HostAddress { leak_map, stack, .. } = &mut self.addresses[at];
+                leak_map.map_out(key, frame, stack, &mut self.rng, now)
+            }
             LeakPolicy::Reject => None,
         };
         let told = match mapped {
@@ -150,7 +169,10 @@ impl Host {
 
     /// An ICMP error to the host's programs; whether the rate allowed it.
     pub(super) fn send_error(&mut self, about: &Frame, error: icmp::Error, now: Instant) -> bool {
-        let own = self.address.address();
+        let source = Ipv4Packet::new_unchecked(ip_bytes(about)).src_addr();
+        // What comes from an address that the host does not have is told of by its first one.
+        let at = self.find(source).unwrap_or(0);
+        let own = self.addresses[at].ip();
         if !self.icmp_limit.allow(own, now) {
             return false;
         }
@@ -158,9 +180,9 @@ impl Host {
             // What is prohibited has not been mapped. Everything else has: its program knows it by its own identifier or
             // port.
             if error != icmp::Error::AdminProhibited {
-                self.echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
+                self.addresses[at].echo_map.map_error(&mut Ipv4Packet::new_unchecked(&mut packet[..]));
                 if let Ok(key) = FlowKey::of(&Ipv4Packet::new_unchecked(&packet[..])) {
-                    self.leak_map.map_error(&key, &mut packet);
+                    self.addresses[at].leak_map.map_error(&key, &mut packet);
                 }
             }
             self.send_to_programs(&packet);

@@ -225,7 +225,7 @@ fn a_set_in_use_is_given_up() {
     objection.is(Verdict::Delivered, &[("delivered", 1), ("arp_sent", 1)]);
     thief.give(LAN, objection.only_frame(LAN).clone());
     assert_eq!(thief.node.phase(), ClaimPhase::Lost);
-    assert_eq!(thief.node.take_lost(), Some(A));
+    assert_eq!(thief.node.take_lost(), Some((OwnId::FIRST, A)));
 }
 
 /// Rules 7 and 91: a closed port of the stack part is refused by its owner's stack, a packet at a time.

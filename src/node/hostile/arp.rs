@@ -1,7 +1,6 @@
 //! PE-ARP and plain ARP that must not be believed.
 
 use super::*;
-use crate::node::HostConfig;
 use crate::ports::{PortRange, PortSet};
 use crate::wire::pe_arp::{
     DEFAULT_PRO, HEADER_LEN, Lifetime, MAX_RECORDS, Message, PeAddress, RECORD_LEN, Record,
@@ -463,7 +462,8 @@ fn plain(us: Us, cases: &mut Cases) {
 /// Rule 55: a host with a whole address defends it against plain ARP of every kind, in kind, and at most every 10 s.
 #[test]
 fn a_whole_address_is_defended_against_plain_arp() {
-    let config = HostConfig { set: PortSet::FULL, ..host_config(A, "0,4,1") };
+    let mut config = host_config(A, "0,4,1");
+    config.first.set = PortSet::FULL;
     let nobody = EthernetAddress([0; 6]);
     for frame in [
         plain_arp(1, (STRANGER, SHARED), (nobody, SHARED)),

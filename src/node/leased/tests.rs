@@ -1,5 +1,7 @@
 //! A leased host against a router that leases.
 
+mod several;
+
 use dhcproto::v4::{self, DhcpOption, MessageType};
 use dhcproto::{Decodable, Decoder, Encodable};
 use smoltcp::time::Duration;
@@ -64,11 +66,15 @@ impl Node for Leasing {
 }
 
 fn router() -> Bench<Leasing> {
+    router_with(POOLS)
+}
+
+fn router_with(pools: &str) -> Bench<Leasing> {
     let now = Instant::from_secs(1);
     let config = RouterConfig { authority: true, shared: Vec::new(), ..router_config() };
     let links = vec![ServerLink { link: LAN.0, address: config.links[LAN.0].address }];
     let mut node = Router::new(config, now);
-    node.serve_dhcp(Server::new(Config::parse(POOLS, links, 1).unwrap(), [], now), now);
+    node.serve_dhcp(Server::new(Config::parse(pools, links, 1).unwrap(), [], now), now);
     Bench { node: Leasing(node), now }
 }
 
@@ -80,9 +86,12 @@ fn config() -> LeasedConfig {
             iaid: 1,
             host_name: Some("h1".to_owned()),
             shares: true,
+            wish: Wish::Any,
             seed: 1,
         },
-        stored: None,
+        addresses: 1,
+        grows: true,
+        stored: Vec::new(),
     }
 }
 
@@ -94,7 +103,7 @@ fn host_with(config: LeasedConfig) -> Bench<LeasedHost> {
 fn bound() -> (Bench<LeasedHost>, Bench<Leasing>) {
     let (mut host, mut router) = (host_with(config()), router());
     join(&mut host, &mut router, Duration::from_secs(3));
-    let Some(LeaseEvent::Bound(_)) = host.node.poll_event() else { panic!("{:?}", host.node.client) };
+    let Some(LeaseEvent::Bound(_)) = host.node.poll_event() else { panic!("{:?}", host.node.client()) };
     (host, router)
 }
 
@@ -153,7 +162,7 @@ fn a_lease_is_renewed_while_it_is_used() {
     router.now += Duration::from_secs(290);
     host.now = router.now;
     join(&mut host, &mut router, Duration::from_secs(10));
-    let Some(LeaseEvent::Renewed(lease)) = host.node.poll_event() else { panic!("{host:?}") };
+    let Some(LeaseEvent::Changed(lease)) = host.node.poll_event() else { panic!("{host:?}") };
     assert!(lease.until > Instant::from_secs(890), "{lease:?}");
     // Beyond the end of the first lease.
     host.pass(Duration::from_secs(400));
@@ -166,7 +175,7 @@ fn a_lease_is_renewed_while_it_is_used() {
 fn a_lease_that_ends_takes_the_host_with_it() {
     let (mut host, _) = bound();
     let (_, counted) = host.pass(Duration::from_secs(700));
-    assert_eq!(host.node.poll_event(), Some(LeaseEvent::Lost));
+    assert_eq!(host.node.poll_event(), Some(LeaseEvent::Lost(SHARED)));
     assert!(host.node.host().is_none() && counted.contains_key("forwarded"), "it asks again");
     let packet = udp((SHARED, 5000), (SERVER, 53), b"?");
     host.give(TUN, Frame::from_packet(&packet)).is_silent_drop(DropReason::SetNotHeld);
@@ -199,7 +208,7 @@ fn a_set_that_is_in_use_is_declined() {
         .map(|(_, f)| dhcp_kind(f))
         .collect();
     assert_eq!(kinds, [MessageType::Decline]);
-    assert_eq!(host.node.poll_event(), Some(LeaseEvent::Lost));
+    assert_eq!(host.node.poll_event(), Some(LeaseEvent::Lost(SHARED)));
     assert!(host.node.host().is_none());
     for (_, frame) in outcome.sent {
         router.give(LAN, frame);

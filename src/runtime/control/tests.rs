@@ -3,7 +3,7 @@
 use smoltcp::time::Duration;
 
 use super::*;
-use crate::node::{EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, Node};
+use crate::node::{EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, Node, SetConfig};
 use crate::ports::PortSet;
 use crate::wire::pe_arp::DEFAULT_PRO;
 
@@ -61,10 +61,12 @@ fn bench() -> Bench {
             pro: DEFAULT_PRO,
             seed: 1,
         },
-        address: "198.51.100.2/24".parse().unwrap(),
-        gateway: None,
-        set: PortSet::Psid("0,4,1".parse().unwrap()),
-        lease: None,
+        first: SetConfig {
+            address: "198.51.100.2/24".parse().unwrap(),
+            gateway: None,
+            set: PortSet::Psid("0,4,1".parse().unwrap()),
+            lease: None,
+        },
     };
     let mut host = Host::new(config, now).unwrap();
     now += Duration::from_secs(1);

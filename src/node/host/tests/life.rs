@@ -3,6 +3,7 @@
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::EthernetAddress;
 
+use crate::neighbor::OwnId;
 use crate::node::support::*;
 use crate::node::{DropReason, Host, Node, StreamState, Verdict};
 use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Message, PeAddress};
@@ -17,7 +18,7 @@ fn a_set_in_use_is_lost_and_the_operator_told() {
     let disputed = shared(SHARED).with_port(0, Some(4096));
     let conflict = Message::conflict(B, disputed, A, &[psid("0,4,1")]);
     host.give(LAN, pe_arp_frame(A, &conflict, DEFAULT_PRO)).is(Verdict::Delivered, &[("delivered", 1)]);
-    assert_eq!((host.node.take_lost(), host.node.take_lost()), (Some(B), None));
+    assert_eq!((host.node.take_lost(), host.node.take_lost()), (Some((OwnId::FIRST, B)), None));
     host.pass(Duration::from_secs(59));
     assert!(!host.node.phase().holds());
     host.pass(Duration::from_secs(3));
@@ -76,7 +77,7 @@ fn a_whole_address_carries_everything() {
 fn on_a_whole_address_the_stack_has_the_ports_that_it_uses() {
     let mut one = host_with(host_config(A, "0-65535"));
     let mut config = host_config(C, "0-65535");
-    config.address = "198.51.100.50/24".parse().unwrap();
+    config.first.address = "198.51.100.50/24".parse().unwrap();
     let mut two = host_with(config);
     let (_, echo) = two.node.stack_use();
     let stream = one.node.connect(WHOLE, echo.unwrap(), one.now).unwrap();

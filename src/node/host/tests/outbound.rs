@@ -54,7 +54,7 @@ fn another_source_address_is_a_leak() {
 #[test]
 fn with_a_32_mask_everything_goes_to_the_gateway() {
     let mut config = host_config(A, "0,4,1");
-    config.address = "198.51.100.2/32".parse().unwrap();
+    config.first.address = "198.51.100.2/32".parse().unwrap();
     let mut host = host_with(config);
     host.give(LAN, announce(ROUTER_MAC, ROUTER, FULL));
     for to in [(SERVER, 80), (SHARED, 9000), (WHOLE, 22)] {
@@ -229,7 +229,7 @@ fn later_fragments_and_damaged_packets_stay() {
 #[test]
 fn without_a_gateway_there_is_no_way_off_the_link() {
     let mut config = host_config(A, "0,4,1");
-    config.gateway = None;
+    config.first.gateway = None;
     let mut host = host_with(config);
     host.give(TUN, program(&udp((SHARED, 5000), (SERVER, 53), b""))).is_silent_drop(DropReason::NoRoute);
 }
