@@ -12,6 +12,8 @@ use crate::wire::TCP;
 
 /// /proc is read at most so often: with many processes that takes milliseconds.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The protocol of a raw socket for whole packets: `IPPROTO_RAW`.
+const HEADER_INCLUDED: u16 = 255;
 /// Ports whose programs are remembered.
 const MAX_OWNERS: usize = 1024;
 
@@ -80,19 +82,23 @@ impl Doctor {
         let find = |sockets: &[Socket]| {
             let of_port = |socket: &&Socket| socket.kind == kind && socket.local.1 == leak.port;
             let owner = sockets.iter().filter(of_port).find_map(|socket| socket.owner.clone());
-            // Who makes packets by hand has no socket with the port; where there is one such program, it is that.
+            // Who makes packets by hand has no socket with the port; where there is one such program, it is that. Those
+            // of other protocols are not asked about: ping has one for ICMP.
             owner.or_else(|| {
-                let mut by_hand = sockets.iter().filter(|socket| socket.kind == SocketKind::Raw);
+                let protocols = [u16::from(leak.protocol), HEADER_INCLUDED];
+                let of_protocol =
+                    |socket: &&Socket| socket.kind == SocketKind::Raw && protocols.contains(&socket.local.1);
+                let mut by_hand = sockets.iter().filter(of_protocol);
                 let first = by_hand.find_map(|socket| socket.owner.clone())?;
                 let alone = by_hand.filter_map(|socket| socket.owner.as_ref()).all(|other| *other == first);
                 alone.then_some(first)
             })
         };
-        if let Some((at, sockets)) = &self.looked {
-            let known = find(sockets);
-            if known.is_some() || now < *at + LOOK_AGAIN {
-                return known;
-            }
+        // Not longer: the port may be another program's by now, and who made packets by hand may have ended.
+        if let Some((at, sockets)) = &self.looked
+            && now < *at + LOOK_AGAIN
+        {
+            return find(sockets);
         }
         // Without /proc a leak is still told of, without its program.
         let sockets = read_sockets(Path::new("/proc")).unwrap_or_default();
@@ -118,5 +124,28 @@ impl Doctor {
             })
         });
         lines.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::*;
+    use crate::wire::UDP;
+
+    #[test]
+    fn a_program_is_looked_up_again_as_it_may_be_another_one() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let leak = Leak { protocol: UDP, port, to: Ipv4Addr::LOCALHOST, mapped: None };
+        let mut doctor = Doctor::default();
+        let begin = Instant::from_secs(1);
+        let pid = |owner: Option<Owner>| owner.map(|owner| owner.pid);
+        let this = Some(std::process::id());
+        assert_eq!(pid(doctor.owner(&leak, begin)), this);
+        drop(socket);
+        assert_eq!(pid(doctor.owner(&leak, begin + LOOK_AGAIN / 2)), this, "/proc is not read that often");
+        assert_eq!(pid(doctor.owner(&leak, begin + LOOK_AGAIN)), None, "it has closed its socket");
     }
 }
