@@ -19,6 +19,7 @@ mod cleanup;
 mod commands;
 mod dhcp;
 mod icmp;
+mod leaks;
 mod leases;
 mod load;
 mod offload;
