@@ -53,6 +53,9 @@ pub trait Service {
     /// The host, where the service is one: it has sockets.
     fn host(&mut self) -> Option<&mut Host>;
 
+    /// Called when the node has taken a frame, before it is heard what the node has to say about it.
+    fn taken(&mut self, _now: Instant) {}
+
     /// Called once per turn of the loop, and when a child process has ended.
     ///
     /// # Errors
@@ -308,6 +311,7 @@ impl<S: Service> EventLoop<S> {
             }
             self.spin.forwarded(link, now);
         }
+        self.service.taken(now);
         self.transmit(now);
     }
 

@@ -286,11 +286,14 @@ impl Service for HostService {
         }
     }
 
-    fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
-        if let Some(host) = self.host() {
-            let leaks: Vec<_> = core::iter::from_fn(|| host.poll_leak()).collect();
-            leaks.iter().for_each(|leak| self.doctor.see(leak, now));
+    /// A program may end as soon as it hears that its packet was rejected, and then it could not be named any more.
+    fn taken(&mut self, now: Instant) {
+        while let Some(leak) = self.host().and_then(Host::poll_leak) {
+            self.doctor.see(&leak, now);
         }
+    }
+
+    fn turn(&mut self, _now: Instant) -> anyhow::Result<()> {
         self.follow_fixed()?;
         self.follow_ports(now)?;
         self.follow_lease();
