@@ -34,7 +34,8 @@ fn a_source_port_outside_the_set_never_reaches_the_lan() {
         dropped += 1;
         assert_eq!(lab.pearp_json("h1", &["status"])["drops"]["source_port"], dropped);
         let logs = lab.run(&["logs", "h1"]).ok();
-        assert!(logs.lines().any(|line| line.contains(&format!("port={port} "))), "{logs}");
+        let line = logs.lines().find(|line| line.contains(&format!("port={port} ")));
+        assert!(line.is_some_and(|line| line.contains("curl (process ")), "{logs}");
     }
     let verbose = run(&mut curl(&lab, "h1", &["-v", "--local-port", "3001", "http://203.0.113.80/"]));
     verbose.fails_with(7, &["No route to host"]);
