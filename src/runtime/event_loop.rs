@@ -53,7 +53,7 @@ pub trait Service {
     /// The host, where the service is one: it has sockets.
     fn host(&mut self) -> Option<&mut Host>;
 
-    /// Called when the node has taken a frame, before it is heard what the node has to say about it.
+    /// Called when the node has taken frames, before anybody hears what it has to say about them.
     fn taken(&mut self, _now: Instant) {}
 
     /// Called once per turn of the loop, and when a child process has ended.

@@ -293,7 +293,7 @@ impl Service for HostService {
         }
     }
 
-    fn turn(&mut self, _now: Instant) -> anyhow::Result<()> {
+    fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
         self.follow_fixed()?;
         self.follow_ports(now)?;
         self.follow_lease();
