@@ -4,6 +4,7 @@ mod arp;
 mod client;
 mod host;
 mod leases;
+mod leasing;
 mod nc;
 mod output;
 mod ports;

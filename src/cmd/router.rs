@@ -1,11 +1,10 @@
 //! `pearp router`.
 
-use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 use smoltcp::time::Instant;
@@ -13,13 +12,13 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::arp::table;
 use super::leases;
-use super::serve::{ServeArgs, counters, parse_hardware, shown, tell_ready};
-use crate::dhcp;
-use crate::dhcp::PoolKind;
+use super::leasing::LeaseStore;
+use super::serve::{ServeArgs, counters, link, parse_hardware, tell_ready};
+use crate::dhcp::{Server, ServerLink};
 use crate::link::{DeviceName, Link, Offloads};
-use crate::node::{Host, Node, Role, Route, Router, RouterConfig, RouterLink};
+use crate::node::{Host, Lessor, Node, Role, Route, Router, RouterConfig, RouterLink};
 use crate::ports::Scheme;
-use crate::runtime::{Clock, EventLoop, Journal, Service, random_seed};
+use crate::runtime::{Clock, EventLoop, Service, random_seed};
 use crate::wire::Medium;
 
 const EXAMPLES: &str = "Example, in a namespace of its own, with TAPs that are ports of two bridges:
@@ -120,14 +119,9 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         .collect();
     check(&args, &links)?;
     let clock = Clock::start();
-    let leases = open_leases(&args, &clock)?;
+    let (store, server) = open_leases(&args, &clock)?.unzip();
     let mut shared = args.shared.clone();
-    let pools = leases.iter().flat_map(|leases| &leases.config.pools);
-    for pool in pools.clone() {
-        if let PoolKind::Shared(scheme) = pool.kind {
-            shared.extend(pool.addresses().map(|ip| (ip, scheme)));
-        }
-    }
+    shared.extend(server.iter().flat_map(|server| server.config().shared()));
     let authority = shared.len() > args.shared.len();
     if let Some((address, _)) = args.shared.first().filter(|_| authority) {
         bail!(
@@ -163,15 +157,12 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
     };
     let shared = config.shared.len();
     let mut router = Router::new(config, clock.now());
-    let journal = leases.map(|Leases { config, journal, stored }| {
-        tracing::info!(pools = config.pools.len(), leases = stored.len(), "DHCP serves");
-        router.serve_dhcp(dhcp::Server::new(config, stored, clock.now()), clock.now());
-        journal
-    });
+    if let Some(server) = server {
+        tracing::info!(pools = server.config().pools.len(), leases = server.leases().count(), "DHCP serves");
+        router.serve_dhcp(server, clock.now());
+    }
     let offloads = devices.iter().map(|device| device.offloads()).collect();
-    // Whoever asks may be in another directory.
-    let lease_file = args.lease_file.as_ref().map(std::path::absolute).transpose()?;
-    let service = RouterService { router, journal, lease_file, offloads };
+    let service = RouterService { router, store, offloads };
     let event_loop = EventLoop::new(service, devices, control, clock, args.serve.io)?;
     tracing::info!(shared, links = links.len(), "router serves");
     if let Some(fd) = args.serve.ready_fd {
@@ -201,30 +192,21 @@ fn check(args: &RouterArgs, links: &[(Role, &LinkArg)]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a DHCP server begins with.
-struct Leases {
-    config: dhcp::Config,
-    journal: Journal,
-    stored: Vec<dhcp::Lease>,
-}
-
-fn open_leases(args: &RouterArgs, clock: &Clock) -> anyhow::Result<Option<Leases>> {
-    let (Some(path), Some(lease_file)) = (&args.dhcp, &args.lease_file) else { return Ok(None) };
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+fn open_leases(args: &RouterArgs, clock: &Clock) -> anyhow::Result<Option<(LeaseStore, Server)>> {
+    let (Some(pools), Some(lease_file)) = (&args.dhcp, &args.lease_file) else { return Ok(None) };
     // The LANs are the first links.
-    let links = args.lan.iter().enumerate();
-    let links = links.map(|(link, lan)| dhcp::ServerLink { link, address: lan.address }).collect();
-    let config = dhcp::Config::parse(&text, links, random_seed()?)
-        .with_context(|| format!("{} is no DHCP configuration", path.display()))?;
-    let (journal, stored) = Journal::open(lease_file, clock.epoch())?;
-    Ok(Some(Leases { config, journal, stored }))
+    let link = |(link, lan): (usize, &LinkArg)| {
+        let address = lan.address;
+        ServerLink { link, address, router: Some(address.address()) }
+    };
+    let links = args.lan.iter().enumerate().map(link).collect();
+    LeaseStore::open(pools, lease_file, links, clock).map(Some)
 }
 
 struct RouterService {
     router: Router,
     /// Where there is a DHCP server.
-    journal: Option<Journal>,
-    lease_file: Option<PathBuf>,
+    store: Option<LeaseStore>,
     /// Those of each link.
     offloads: Vec<Offloads>,
 }
@@ -244,19 +226,7 @@ impl Service for RouterService {
             .router
             .describe()
             .zip(&self.offloads)
-            .map(|((name, address, config), offloads)| {
-                let shared: Vec<_> =
-                    config.schemes.iter().map(|(ip, scheme)| format!("{ip}={scheme}")).collect();
-                json!({
-                    "link": name,
-                    "address": address.address(),
-                    "prefix_len": address.prefix_len(),
-                    "link_address": shown(config.hardware),
-                    "role": if config.pe { "lan" } else { "outside" },
-                    "shared": shared,
-                    "offload": offloads.to_string(),
-                })
-            })
+            .map(|((name, address, config), offloads)| link(name, address, config, *offloads))
             .collect();
         let mut status = json!({
             "name": "router",
@@ -264,9 +234,8 @@ impl Service for RouterService {
             "pid": std::process::id(),
             "links": links,
         });
-        if self.journal.is_some() {
-            status["leases"] = leases::summary(self.router.leases(), now);
-            status["lease_file"] = json!(self.lease_file);
+        if let Some(store) = &self.store {
+            store.tell(&mut status, &self.router, now);
         }
         status["counters"] = counters;
         status["drops"] = drops;
@@ -274,7 +243,7 @@ impl Service for RouterService {
     }
 
     fn leases(&mut self, now: Instant) -> Option<Value> {
-        self.journal.as_ref().map(|_| leases::list(self.router.leases(), now))
+        self.store.as_ref().map(|_| leases::list(self.router.leases(), now))
     }
 
     fn host(&mut self) -> Option<&mut Host> {
@@ -282,11 +251,8 @@ impl Service for RouterService {
     }
 
     fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
-        let commits = self.router.take_commits();
-        if let Some(journal) = self.journal.as_mut().filter(|_| !commits.is_empty()) {
-            // One fsync for all that came in this turn.
-            let stored = journal.store(&commits, self.router.leases(), now);
-            self.router.committed(stored, now);
+        if let Some(store) = &mut self.store {
+            store.commit(&mut self.router, now);
         }
         Ok(())
     }

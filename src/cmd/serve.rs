@@ -1,4 +1,4 @@
-//! What `host` and `router` have in common: options of a node process, links, readiness.
+//! What node processes have in common: options, links, readiness.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use serde_json::{Map, Value, json};
-use smoltcp::wire::EthernetAddress;
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
-use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, OpenError};
+use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, Offloads, OpenError};
+use crate::neighbor::Config;
 use crate::node::Counters;
 use crate::runtime::{Clock, ControlSocket, IoMode, control_path};
 use crate::wire::{Medium, is_station, pe_arp};
@@ -117,6 +118,20 @@ pub(super) fn counters(counters: &Counters) -> (Value, Value) {
         "mapped": counters.mapped,
     });
     (all, Value::Object(drops))
+}
+
+/// One LAN or outside link of a node with an address of its own, in a status.
+pub(super) fn link(name: &str, address: Ipv4Cidr, config: &Config, offloads: Offloads) -> Value {
+    let shared: Vec<_> = config.schemes.iter().map(|(ip, scheme)| format!("{ip}={scheme}")).collect();
+    json!({
+        "link": name,
+        "address": address.address(),
+        "prefix_len": address.prefix_len(),
+        "link_address": shown(config.hardware),
+        "role": if config.pe { "lan" } else { "outside" },
+        "shared": shared,
+        "offload": offloads.to_string(),
+    })
 }
 
 /// A link-layer address in the usual notation.

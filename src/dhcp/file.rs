@@ -161,19 +161,19 @@ impl Config {
         let (first, last) = range(pool.addresses.get_ref())
             .ok_or_else(|| wrong("write ADDRESS or FIRST-LAST, as 198.51.100.2-198.51.100.9"))?;
         let link = self.links.iter().find(|link| link.address.contains_addr(&first));
-        let (prefix, default) = match (&pool.network, link) {
-            (Some(text), _) => (source.prefix(text, text.get_ref(), network)?, None),
-            (None, Some(link)) => (link.address.network(), Some(link.address.address())),
+        let prefix = match (&pool.network, link) {
+            (Some(text), _) => source.prefix(text, text.get_ref(), network)?,
+            (None, Some(link)) => link.address.network(),
             (None, None) => {
-                return Err(wrong("is on no --lan: for a network behind a relay, write `network` too"));
+                return Err(wrong("is not on the LAN: for a network behind a relay, write `network` too"));
             }
         };
-        let own = link.filter(|link| link.address.network() == prefix).map(|link| link.address.address());
-        let router = match (&pool.router, default.or(own)) {
+        let on_link = link.filter(|link| link.address.network() == prefix);
+        let router = match (&pool.router, on_link.and_then(|link| link.router)) {
             (Some(given), _) if prefix.contains_addr(given.get_ref()) => *given.get_ref(),
             (Some(given), _) => return Err(source.error(given, router, "is not in the network of the pool")),
-            (None, Some(own)) => own,
-            (None, None) => return Err(wrong("needs `router`: its network is that of no --lan")),
+            (None, Some(router)) => router,
+            (None, None) => return Err(wrong("needs `router`, the router that its clients are told of")),
         };
         let pool = Pool { network: prefix, router, first, last, kind };
         let is_in = |ip: Ipv4Addr| pool.has_address(ip);
@@ -183,8 +183,8 @@ impl Config {
         if is_in(prefix.address()) || prefix.broadcast().is_some_and(is_in) {
             return Err(wrong("has an address that is no host's in its network"));
         }
-        if is_in(router) || self.links.iter().any(|link| is_in(link.address.address())) {
-            return Err(wrong("has a router's own address"));
+        if is_in(router) || self.own_addresses().any(is_in) {
+            return Err(wrong("has the own address of a router, or of this server"));
         }
         if self.pools.iter().any(|other| other.first <= pool.last && pool.first <= other.last) {
             return Err(wrong("overlaps another pool"));
@@ -237,13 +237,25 @@ impl Config {
             (None, None, Some(_)) => return Err(wrong("is shared: write `psid` or `port` with it")),
             (_, _, None) => return Err(wrong("is of no [[shared]] pool, so that it has no sets")),
         };
-        if self.links.iter().any(|link| link.address.address() == ip) {
-            return Err(wrong("is the router's own"));
+        if self.own_addresses().any(|own| own == ip) {
+            return Err(wrong("is the own address of a router, or of this server"));
         }
-        let on_link = self.links.iter().any(|link| link.address.contains_addr(&ip));
-        if !on_link && pool.is_none() {
-            return Err(wrong("is on no --lan and in no pool"));
+        if pool.is_none() {
+            match self.links.iter().find(|link| link.address.contains_addr(&ip)) {
+                None => return Err(wrong("is not on the LAN and in no pool")),
+                Some(link) if link.router.is_none() => {
+                    return Err(wrong(
+                        "is in no pool, which would say the `router` that its client is told of",
+                    ));
+                }
+                Some(_) => {}
+            }
         }
         Ok(Reservation { who, ip, set })
+    }
+
+    /// What the server and the routers of its links have.
+    fn own_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.links.iter().flat_map(|link| [Some(link.address.address()), link.router]).flatten()
     }
 }

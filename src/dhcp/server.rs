@@ -16,7 +16,7 @@ use super::codec::{ClientId, Invalid, Request};
 use super::lease::{Lease, LeaseState, Slot, Table};
 use super::limit::Limit;
 use super::pool::{Pool, PoolKind, Reservation};
-use crate::ports::Psid;
+use crate::ports::{Psid, Scheme};
 
 /// How long an offer stands.
 const OFFER_TIME: Duration = Duration::from_secs(60);
@@ -38,6 +38,8 @@ pub struct ServerLink {
     pub link: usize,
     /// The server's address on it, and the on-link prefix.
     pub address: Ipv4Cidr,
+    /// The router that clients are told of, where their pool names none.
+    pub router: Option<Ipv4Addr>,
 }
 
 /// Configuration of a server.
@@ -61,6 +63,19 @@ pub struct Config {
     pub domain: Option<String>,
     /// Seed of the choice of sets.
     pub seed: u64,
+}
+
+impl Config {
+    /// The addresses that are shared, and their schemes.
+    pub fn shared(&self) -> impl Iterator<Item = (Ipv4Addr, Scheme)> {
+        self.pools
+            .iter()
+            .flat_map(|pool| match pool.kind {
+                PoolKind::Shared(scheme) => Some(pool.addresses().map(move |ip| (ip, scheme))),
+                PoolKind::Whole => None,
+            })
+            .flatten()
+    }
 }
 
 /// Where a message came from.
@@ -328,21 +343,30 @@ impl Server {
         let link = self.config.links.iter().find(|link| link.link == arrival.link)?;
         let network = match request.giaddr {
             None => link.address.network(),
-            Some(relay) => self.network_of(relay)?.0,
+            Some(relay) => self.network_of(relay)?,
         };
         Some((network, link.address.address()))
     }
 
-    /// The network of an address, and its router.
-    fn network_of(&self, ip: Ipv4Addr) -> Option<(Ipv4Cidr, Ipv4Addr)> {
-        let pools = self.config.pools.iter().map(|pool| (pool.network, pool.router));
-        let links = self.config.links.iter().map(|link| (link.address.network(), link.address.address()));
-        pools.chain(links).find(|(network, _)| network.contains_addr(&ip))
+    /// The network of an address.
+    fn network_of(&self, ip: Ipv4Addr) -> Option<Ipv4Cidr> {
+        let pools = self.config.pools.iter().map(|pool| pool.network);
+        let links = self.config.links.iter().map(|link| link.address.network());
+        pools.chain(links).find(|network| network.contains_addr(&ip))
+    }
+
+    /// The router that a client with this address is told of.
+    fn router_of(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
+        let Config { pools, links, .. } = &self.config;
+        let own = pools.iter().find(|pool| pool.has_address(ip)).map(|pool| pool.router);
+        let link = || links.iter().find(|link| link.address.contains_addr(&ip))?.router;
+        let network = || pools.iter().find(|pool| pool.network.contains_addr(&ip)).map(|pool| pool.router);
+        own.or_else(link).or_else(network)
     }
 
     /// Whether the client may have a slot at all: it is its own reservation, or anybody's, and on its network.
     fn is_allowed(&self, context: &Context<'_>, slot: Slot) -> bool {
-        if self.network_of(slot.0).map(|(network, _)| network) != Some(context.network) {
+        if self.network_of(slot.0) != Some(context.network) {
             return false;
         }
         if self.reserved.contains(&slot) {

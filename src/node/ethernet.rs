@@ -1,4 +1,4 @@
-//! What host and router have in common on an Ethernet link: ARP in and out, next hops, waiting packets.
+//! What nodes have in common on an Ethernet link: ARP in and out, next hops, waiting packets.
 
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
@@ -11,8 +11,8 @@ use super::{DropReason, LinkId, Verdict};
 use crate::neighbor::{Event, Neighbors, Output, Refused, Target};
 use crate::wire::pe_arp::{self, Message};
 use crate::wire::{
-    ETHERNET_HEADER, FlowKey, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Segments, icmp, is_station,
-    pe_arp_frame, plain_arp,
+    ETHERNET_HEADER, FlowKey, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Segments, Unkeyed, icmp,
+    is_station, pe_arp_frame, plain_arp,
 };
 
 /// Where an IPv4 header has the protocol.
@@ -125,6 +125,21 @@ impl Interface {
         match self.broadcast {
             Some(all) if all == sender || all == target => Err(DropReason::ArpAddress),
             _ => Ok(()),
+        }
+    }
+
+    /// What names the owner of a packet to an address of this link.
+    pub(super) fn target(
+        &self,
+        ip: Ipv4Addr,
+        protocol: u8,
+        key: Result<FlowKey, Unkeyed>,
+    ) -> Result<Target, DropReason> {
+        match key {
+            Ok(key) => Ok(Target { ip, protocol: key.protocol, port: key.destination }),
+            // A whole address takes everything; a shared one needs to know whose it is.
+            Err(unkeyed) if self.neighbors.is_shared(ip) => Err(unkeyed.into()),
+            Err(_) => Ok(Target { ip, protocol, port: None }),
         }
     }
 

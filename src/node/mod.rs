@@ -1,5 +1,4 @@
-//! Nodes: a sharing host, one that leases what it has, a swarm of hosts and the edge router, composed of engines and
-//! still sans-IO.
+//! Nodes: a sharing host, one that leases what it has, a swarm of hosts and the edge router, composed of engines and still sans-IO.
 //!
 //! A runtime, or the simulation, gives a [`Node`] frames and the time and drains what it wants to send. Every
 //! frame ends as exactly one [`Verdict`], and [`Counters`] add up: received + originated = delivered + forwarded +
@@ -13,6 +12,7 @@ mod host;
 mod hostile;
 mod leak_map;
 mod leased;
+mod leasing;
 mod router;
 mod services;
 mod stack;
@@ -26,6 +26,7 @@ pub use host::{
 };
 pub use leak_map::MappedLeak;
 pub use leased::{FURTHER_IAID, LeaseEvent, LeasedConfig, LeasedHost, MAX_LEASES};
+pub use leasing::Lessor;
 pub use router::{Role, Route, Router, RouterConfig, RouterLink};
 pub use services::ServicePorts;
 pub use stack::{EchoPort, StackError, StreamId, StreamState};

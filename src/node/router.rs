@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr, Ipv4Packet};
 
-use self::dhcp::Dhcp;
 use super::ethernet::{Interface, Payload, error_about, ip_bytes, report};
+use super::leasing::Leasing;
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::{Fib, IcmpLimit, NextHop};
 use crate::neighbor::{Config, Entry, Neighbors, OwnId, OwnSet, Refused, Target};
@@ -95,7 +95,7 @@ pub struct Router {
     fib: Fib<LinkId>,
     counters: Counters,
     icmp_limit: IcmpLimit,
-    dhcp: Option<Dhcp>,
+    dhcp: Option<Leasing>,
     transmits: VecDeque<(LinkId, Frame)>,
 }
 
@@ -290,14 +290,7 @@ impl Router {
         let target = match gateway {
             Some(gateway) => Target::gateway(gateway),
             None if !attached.pe => Target::gateway(destination),
-            None => match key {
-                Ok(key) => Target { ip: destination, protocol: key.protocol, port: key.destination },
-                // A whole address takes everything; a shared one needs to know whose it is.
-                Err(unkeyed) if attached.interface.neighbors.is_shared(destination) => {
-                    return Err(unkeyed.into());
-                }
-                Err(_) => Target { ip: destination, protocol, port: None },
-            },
+            None => attached.interface.target(destination, protocol, key)?,
         };
         Ok(Some(Egress { link, target }))
     }
@@ -410,7 +403,7 @@ impl Node for Router {
     }
 
     fn poll_timeout(&mut self, _now: Instant) -> Option<Instant> {
-        let dhcp = self.dhcp.iter().filter_map(|dhcp| dhcp.server.poll_timeout());
+        let dhcp = self.dhcp.iter().filter_map(Leasing::poll_timeout);
         self.links.iter().filter_map(|attached| attached.interface.neighbors.poll_timeout()).chain(dhcp).min()
     }
 
@@ -419,7 +412,7 @@ impl Node for Router {
             attached.interface.neighbors.handle_timeout(now);
         }
         if let Some(dhcp) = &mut self.dhcp {
-            dhcp.server.handle_timeout(now);
+            dhcp.handle_timeout(now);
         }
         self.drain(now);
     }

@@ -1,6 +1,8 @@
 //! For the tests of nodes: packets as bytes, a bench that gives frames to a node and says all that came of it, and a
 //! wire between two of them.
 
+pub(super) mod dhcp;
+
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 

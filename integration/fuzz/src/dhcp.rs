@@ -9,6 +9,7 @@ use pearp::dhcp::{Arrival, Config, Event, Lease, LeaseState, Server, ServerLink}
 use pearp::ports::Psid;
 use pearp::wire::EthernetAddress;
 use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::Ipv4Cidr;
 
 use super::{MACS, damage, pick, steps};
 
@@ -156,8 +157,9 @@ struct World {
 
 fn server(disk: &[Lease], changed: bool, now: Instant) -> Server {
     let text = if changed { CONFIG.replace(BEFORE, AFTER) } else { CONFIG.to_owned() };
-    let address = "198.51.100.1/24".parse().expect("a valid address");
-    let config = Config::parse(&text, vec![ServerLink { link: LINK, address }], 1).expect("a valid file");
+    let address: Ipv4Cidr = "198.51.100.1/24".parse().expect("a valid address");
+    let link = ServerLink { link: LINK, address, router: Some(address.address()) };
+    let config = Config::parse(&text, vec![link], 1).expect("a valid file");
     Server::new(config, disk.to_vec(), now)
 }
 

@@ -62,7 +62,7 @@ impl Server {
             self.bind(context, slot);
             return Ok(());
         }
-        let right_network = self.network_of(ip).is_some_and(|(network, _)| network == context.network);
+        let right_network = self.network_of(ip) == Some(context.network);
         let has_record = self.table.of_client(&request.client).next().is_some();
         if known || taken || has_record || !right_network {
             self.refuse(context);
@@ -187,9 +187,10 @@ impl Server {
         if let Some((ip, set)) = slot {
             reply.lease(ip, set, self.lease_time(context));
         }
-        let router = self.network_of(ip).map(|(_, router)| router);
         reply.option(DhcpOption::SubnetMask(context.network.netmask()));
-        reply.option(DhcpOption::Router(router.into_iter().collect()));
+        if let Some(router) = self.router_of(ip) {
+            reply.option(DhcpOption::Router(vec![router]));
+        }
         if !self.config.dns.is_empty() {
             reply.option(DhcpOption::DomainNameServer(self.config.dns.clone()));
         }

@@ -2,6 +2,33 @@
 
 use super::*;
 
+/// On a link with this router.
+fn error_of(text: &str, router: Option<Ipv4Addr>) -> String {
+    let link = ServerLink { link: LAN, address: Ipv4Cidr::new(SERVER, 24), router };
+    match Config::parse(text, vec![link], 0) {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A server beside the router: it is no router itself, and clients are told of none by chance.
+#[test]
+fn a_router_beside_the_server() {
+    let router = Ipv4Addr::new(198, 51, 100, 254);
+    let whole = |last: u8| format!("[[whole]]\naddresses = \"198.51.100.{last}\"\n");
+    let reserved = "[[reservation]]\nlink_address = \"02:00:00:00:00:01\"\naddress = \"198.51.100.9\"\n";
+    for (text, given, expected) in [
+        (whole(5), None, "line 2: whole.addresses: needs `router`"),
+        (whole(254), Some(router), "has the own address of a router"),
+        (reserved.to_owned(), None, "line 3: reservation.address: is in no pool"),
+        (reserved.replace(".9", ".254"), Some(router), "is the own address of a router"),
+    ] {
+        let error = error_of(&text, given);
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    assert_eq!(config_with_router(&whole(5), Some(router)).pools[0].router, router);
+}
+
 #[test]
 fn errors_name_line_and_field() {
     let shared = "[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n";
@@ -20,8 +47,8 @@ fn errors_name_line_and_field() {
         ("[[whole]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n", "line 3: whole.scheme: "),
         ("[[whole]]\naddresses = \"nowhere\"\n", "line 2: whole.addresses: write ADDRESS"),
         ("[[whole]]\naddresses = \"198.51.100.9-198.51.100.5\"\n", "line 2: whole.addresses: write ADDRESS"),
-        ("[[whole]]\naddresses = \"203.0.113.9\"\n", "line 2: whole.addresses: is on no --lan"),
-        ("[[whole]]\naddresses = \"198.51.100.1-198.51.100.9\"\n", "has a router's own address"),
+        ("[[whole]]\naddresses = \"203.0.113.9\"\n", "line 2: whole.addresses: is not on the LAN"),
+        ("[[whole]]\naddresses = \"198.51.100.1-198.51.100.9\"\n", "has the own address of a router"),
         ("[[whole]]\naddresses = \"198.51.100.250-198.51.100.255\"\n", "no host's"),
         ("[[whole]]\naddresses = \"198.51.100.250-198.51.101.2\"\n", "not all in one network"),
         (
@@ -42,11 +69,7 @@ fn errors_name_line_and_field() {
             "line 4: whole.addresses: overlaps",
         ),
     ];
-    let links = || vec![ServerLink { link: LAN, address: Ipv4Cidr::new(SERVER, 24) }];
-    let error = |text: &str| match Config::parse(text, links(), 0) {
-        Ok(_) => panic!("accepted: {text}"),
-        Err(error) => error.to_string(),
-    };
+    let error = |text: &str| error_of(text, Some(SERVER));
     for (text, expected) in cases {
         let error = error(text);
         assert!(error.contains(expected), "{text}: {error}");
@@ -64,8 +87,8 @@ fn errors_name_line_and_field() {
         (&format!("{who}address = \"198.51.100.2\"\nport = 5000\n"), "line 7: reservation.port: "),
         (&format!("{who}address = \"198.51.100.2\"\npsid = 1\nport = 22\n"), "not both"),
         (&format!("{who}address = \"198.51.100.9\"\npsid = 1\n"), "of no [[shared]] pool"),
-        (&format!("{who}address = \"198.51.100.1\"\n"), "the router's own"),
-        (&format!("{who}address = \"10.0.0.1\"\n"), "on no --lan"),
+        (&format!("{who}address = \"198.51.100.1\"\n"), "the own address of a router"),
+        (&format!("{who}address = \"10.0.0.1\"\n"), "not on the LAN"),
     ];
     for (text, expected) in cases {
         let error = error(&format!("{shared}[[reservation]]\n{text}"));

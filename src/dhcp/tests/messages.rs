@@ -282,6 +282,30 @@ fn inform_gives_no_lease() {
     assert!(bench.disk.is_empty());
 }
 
+/// RFC 2132 §3.5: the router of the client's own pool, else that of the link, else none.
+#[test]
+fn clients_are_told_their_router() {
+    let [pools, link] = [250, 254].map(|last| Ipv4Addr::new(198, 51, 100, last));
+    let two = "[[whole]]\naddresses = \"198.51.100.100\"\n[[shared]]\naddresses = \"198.51.100.2\"\n\
+               scheme = [0, 4]\nrouter = \"198.51.100.250\"\n";
+    let router_of = |bench: &mut Bench, ask: &Ask| {
+        let answer = bench.answer(ask, at(0));
+        answer.message.opts().get(OptionCode::Router).cloned()
+    };
+    let mut bench = Bench::new(FILE);
+    bench.restart_with(config_with_router(two, Some(link)), at(0));
+    for (ask, router) in [
+        (ask_legacy(Discover, mac(1)), link),
+        (ask(Discover, mac(2)), pools),
+        (ask_legacy(Inform, mac(3)).ciaddr(Ipv4Addr::new(198, 51, 100, 77)), link),
+    ] {
+        assert_eq!(router_of(&mut bench, &ask), Some(DhcpOption::Router(vec![router])));
+    }
+    bench.restart_with(config_with_router("", None), at(0));
+    let inform = ask_legacy(Inform, mac(1)).ciaddr(Ipv4Addr::new(198, 51, 100, 77));
+    assert_eq!(router_of(&mut bench, &inform), None, "no empty option");
+}
+
 /// §4.1.
 #[test]
 fn the_broadcast_flag_is_honoured() {

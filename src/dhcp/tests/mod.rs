@@ -48,8 +48,13 @@ pub(super) fn set(text: &str) -> Psid {
 }
 
 pub(super) fn config(text: &str) -> Config {
-    let address = Ipv4Cidr::new(SERVER, 24);
-    Config::parse(text, vec![ServerLink { link: LAN, address }], 7).unwrap_or_else(|error| panic!("{error}"))
+    config_with_router(text, Some(SERVER))
+}
+
+/// Of a server on a link with this router.
+pub(super) fn config_with_router(text: &str, router: Option<Ipv4Addr>) -> Config {
+    let link = ServerLink { link: LAN, address: Ipv4Cidr::new(SERVER, 24), router };
+    Config::parse(text, vec![link], 7).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A message of a client that can share.

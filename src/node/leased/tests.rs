@@ -9,73 +9,25 @@ use smoltcp::wire::Ipv4Cidr;
 
 use super::*;
 use crate::dhcp::{Config, LeaseState, Server, ServerLink};
+use crate::node::support::dhcp::Stored;
 use crate::node::support::*;
-use crate::node::{Router, RouterConfig};
+use crate::node::{Lessor, Router, RouterConfig};
 use crate::ports::Psid;
 
 const POOLS: &str = "lease = 600\n[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n\
                      [[reservation]]\nlink_address = \"02:00:00:00:00:0a\"\naddress = \"198.51.100.2\"\npsid = 1\n";
 
-/// A router whose lease file always works.
-#[derive(Debug)]
-struct Leasing(Router);
-
-impl Leasing {
-    fn commit(&mut self, now: Instant) {
-        if !self.0.take_commits().is_empty() {
-            self.0.committed(true, now);
-        }
-    }
-}
-
-impl Node for Leasing {
-    fn links(&self) -> Vec<(String, Medium)> {
-        self.0.links()
-    }
-
-    fn handle_frame(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
-        let verdict = self.0.handle_frame(link, frame, now);
-        self.commit(now);
-        verdict
-    }
-
-    fn poll_transmit(&mut self, now: Instant) -> Option<(LinkId, Frame)> {
-        self.0.poll_transmit(now)
-    }
-
-    fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
-        self.0.poll_timeout(now)
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.0.handle_timeout(now);
-        self.commit(now);
-    }
-
-    fn send_failed(&mut self, link: LinkId, frame: &Frame) {
-        self.0.send_failed(link, frame);
-    }
-
-    fn counters(&self) -> &Counters {
-        self.0.counters()
-    }
-
-    fn neighbors(&self, now: Instant) -> Vec<(String, Entry)> {
-        self.0.neighbors(now)
-    }
-}
-
-fn router() -> Bench<Leasing> {
+fn router() -> Bench<Stored<Router>> {
     router_with(POOLS)
 }
 
-fn router_with(pools: &str) -> Bench<Leasing> {
+fn router_with(pools: &str) -> Bench<Stored<Router>> {
     let now = Instant::from_secs(1);
     let config = RouterConfig { authority: true, shared: Vec::new(), ..router_config() };
-    let links = vec![ServerLink { link: LAN.0, address: config.links[LAN.0].address }];
+    let links = vec![ServerLink { link: LAN.0, address: config.links[LAN.0].address, router: Some(ROUTER) }];
     let mut node = Router::new(config, now);
     node.serve_dhcp(Server::new(Config::parse(pools, links, 1).unwrap(), [], now), now);
-    Bench { node: Leasing(node), now }
+    Bench { node: Stored(node), now }
 }
 
 fn config() -> LeasedConfig {
@@ -100,14 +52,14 @@ fn host_with(config: LeasedConfig) -> Bench<LeasedHost> {
     Bench { node: LeasedHost::new(config, now), now }
 }
 
-fn bound() -> (Bench<LeasedHost>, Bench<Leasing>) {
+fn bound() -> (Bench<LeasedHost>, Bench<Stored<Router>>) {
     let (mut host, mut router) = (host_with(config()), router());
     join(&mut host, &mut router, Duration::from_secs(3));
     let Some(LeaseEvent::Bound(_)) = host.node.poll_event() else { panic!("{:?}", host.node.client()) };
     (host, router)
 }
 
-fn state(router: &Bench<Leasing>) -> LeaseState {
+fn state(router: &Bench<Stored<Router>>) -> LeaseState {
     router.node.0.leases().next().unwrap().state
 }
 

@@ -11,7 +11,7 @@ const TWO_ADDRESSES: &str =
 
 struct Pair {
     host: Bench<LeasedHost>,
-    router: Bench<Leasing>,
+    router: Bench<Stored<Router>>,
 }
 
 impl Pair {

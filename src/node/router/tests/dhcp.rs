@@ -1,12 +1,12 @@
 //! DHCP: packets in and out, and leases that become bindings.
 
-use dhcproto::v4::{self, DhcpOption, MessageType, OptionCode, UnknownOption};
-use dhcproto::{Decodable, Decoder, Encodable};
-use smoltcp::wire::UdpPacket;
+use dhcproto::Encodable;
+use dhcproto::v4::{DhcpOption, MessageType};
 
 use super::*;
 use crate::dhcp::{Config, Server, ServerLink};
-use crate::node::RouterConfig;
+use crate::node::support::dhcp::{answer, from_client, message, request};
+use crate::node::{Lessor, RouterConfig};
 
 const POOLS: &str = "lease = 600\n[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n\
                      [[whole]]\naddresses = \"198.51.100.100\"\n\
@@ -18,7 +18,7 @@ const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 fn router() -> Bench<Router> {
     let now = Instant::from_secs(1);
     let config = RouterConfig { authority: true, ..router_config() };
-    let links = vec![ServerLink { link: LAN.0, address: config.links[LAN.0].address }];
+    let links = vec![ServerLink { link: LAN.0, address: config.links[LAN.0].address, router: Some(ROUTER) }];
     let mut node = Router::new(config, now);
     node.serve_dhcp(Server::new(Config::parse(POOLS, links, 1).unwrap(), [], now), now);
     let mut bench = Bench { node, now };
@@ -26,50 +26,8 @@ fn router() -> Bench<Router> {
     bench
 }
 
-fn message(kind: MessageType, hardware: EthernetAddress, options: &[DhcpOption]) -> v4::Message {
-    let mut message = v4::Message::new_with_id(1, NOBODY, NOBODY, NOBODY, NOBODY, hardware.as_bytes());
-    message.opts_mut().insert(DhcpOption::MessageType(kind));
-    let listed = vec![OptionCode::SubnetMask, OptionCode::from(159)];
-    message.opts_mut().insert(DhcpOption::ParameterRequestList(listed));
-    for option in options {
-        message.opts_mut().insert(option.clone());
-    }
-    message
-}
-
-fn from_client(hardware: EthernetAddress, message: &v4::Message) -> Frame {
-    let packet = udp((NOBODY, 68), (EVERYBODY, 67), &message.to_vec().unwrap());
-    let mut frame = ethernet(hardware, EthernetAddress::BROADCAST, &packet);
-    frame.offload = Default::default();
-    frame
-}
-
-fn request(hardware: EthernetAddress, set: &str) -> v4::Message {
-    let set: crate::ports::Psid = set.parse().unwrap();
-    let [high, low] = set.left_aligned().to_be_bytes();
-    let data = vec![set.scheme().offset(), set.scheme().length(), high, low];
-    message(
-        MessageType::Request,
-        hardware,
-        &[
-            DhcpOption::ServerIdentifier(ROUTER),
-            DhcpOption::RequestedIpAddress(SHARED),
-            DhcpOption::Unknown(UnknownOption::new(OptionCode::from(159), data)),
-        ],
-    )
-}
-
-/// The message in a frame of the router, whose checksums are right.
-fn answer(frame: &Frame, port: u16) -> (Ipv4Addr, v4::Message) {
-    let packet = Ipv4Packet::new_checked(packet_of(frame)).unwrap();
-    let udp = UdpPacket::new_checked(packet.payload()).unwrap();
-    assert!(udp.verify_checksum(&packet.src_addr().into(), &packet.dst_addr().into()));
-    assert_eq!((packet.src_addr(), udp.src_port(), udp.dst_port()), (ROUTER, 67, port));
-    (packet.dst_addr(), v4::Message::decode(&mut Decoder::new(udp.payload())).unwrap())
-}
-
 fn lease(bench: &mut Bench<Router>) {
-    bench.give(LAN, from_client(A, &request(A, "0,4,1"))).is(Verdict::Delivered, &[("delivered", 1)]);
+    bench.give(LAN, from_client(A, &request(ROUTER, A, "0,4,1"))).is(Verdict::Delivered, &[("delivered", 1)]);
     assert_eq!(bench.node.take_commits().len(), 1);
     bench.step(|router, now| router.committed(true, now));
 }
@@ -82,17 +40,17 @@ fn a_lease_becomes_a_binding_when_it_is_stored() {
     outcome.is(Verdict::Delivered, &[("delivered", 1), ("originated", 1), ("forwarded", 1)]);
     let offer = outcome.only_frame(LAN);
     assert_eq!(addresses(offer), (ROUTER_MAC, A));
-    let (to, offer) = answer(offer, 68);
+    let (to, offer) = answer(ROUTER, offer);
     assert!(to == SHARED && offer.opts().has_msg_type(MessageType::Offer));
 
-    let outcome = bench.give(LAN, from_client(A, &request(A, "0,4,1")));
+    let outcome = bench.give(LAN, from_client(A, &request(ROUTER, A, "0,4,1")));
     outcome.is(Verdict::Delivered, &[("delivered", 1)]);
     bench.give(OUTSIDE, from_outside(&tcp(FROM_SERVER, TO_A))).is_refused();
     let commits = bench.node.take_commits();
     assert_eq!(commits.len(), 1);
     let (sent, _) = bench.step(|router, now| router.committed(true, now));
     let [(LAN, ack)] = &sent[..] else { panic!("{sent:?}") };
-    let (to, ack) = answer(ack, 68);
+    let (to, ack) = answer(ROUTER, ack);
     assert!(to == SHARED && ack.opts().has_msg_type(MessageType::Ack));
     bench.give(OUTSIDE, from_outside(&tcp(FROM_SERVER, TO_A))).is_forwarded(LAN);
     // Who has no lease is not believed.
@@ -108,7 +66,7 @@ impl Outcome {
 #[test]
 fn without_storage_there_is_no_lease() {
     let mut bench = router();
-    bench.give(LAN, from_client(A, &request(A, "0,4,1")));
+    bench.give(LAN, from_client(A, &request(ROUTER, A, "0,4,1")));
     assert_eq!(bench.node.take_commits().len(), 1);
     let (sent, _) = bench.step(|router, now| router.committed(false, now));
     assert!(sent.is_empty(), "{sent:?}");
@@ -129,7 +87,7 @@ fn the_end_of_a_lease_ends_the_binding() {
 fn a_release_ends_the_binding() {
     let mut bench = router();
     lease(&mut bench);
-    let mut release = request(A, "0,4,1");
+    let mut release = request(ROUTER, A, "0,4,1");
     release.set_ciaddr(SHARED);
     release.opts_mut().insert(DhcpOption::MessageType(MessageType::Release));
     // By unicast, from the address.
