@@ -1,4 +1,4 @@
-//! `pearp leases`: what a router's DHCP server gave.
+//! `pearp leases`: what a DHCP server gave.
 
 use std::io;
 use std::net::Ipv4Addr;

@@ -2,6 +2,7 @@
 
 mod arp;
 mod client;
+mod dhcpd;
 mod host;
 mod leases;
 mod leasing;
@@ -48,13 +49,15 @@ enum Command {
     Swarm(Box<swarm::SwarmArgs>),
     /// Run the edge router
     Router(router::RouterArgs),
+    /// Run a DHCP server of addresses and port sets beside another router
+    Dhcpd(dhcpd::DhcpdArgs),
     /// Show a node's ARP table, with ports
     Arp(arp::ArpArgs),
     /// Show what a node is and has counted
     Status(status::StatusArgs),
-    /// Show the DHCP leases that a router gave
+    /// Show the DHCP leases that a router or dhcpd gave
     Leases(leases::LeasesArgs),
-    /// Show who had a port of an address at a time, by the router's lease file
+    /// Show who had a port of an address at a time, by the lease file of a router or dhcpd
     Who(who::WhoArgs),
     /// Show which ports of a host's set are in use, and by which programs
     Ports(ports::PortsArgs),
@@ -82,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Host(args) => host::run(*args),
         Command::Swarm(args) => swarm::run(*args),
         Command::Router(args) => router::run(args),
+        Command::Dhcpd(args) => dhcpd::run(args),
         Command::Arp(args) => arp::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Leases(args) => leases::run(&args),

@@ -19,8 +19,8 @@ const EXAMPLES: &str = "Examples:
   ip netns exec lab-router pearp who 198.51.100.2:5001 --at 2026-11-23T10:15:00Z
   pearp who 198.51.100.2:5001 --lease-file leases --json
 
-The answer comes from the router's lease file, in which one line for each time that a client had a set stays for a year
-after its end: no log of connections is needed. The clocks of who asks and of the router should agree.
+The answer comes from the lease file of the router or dhcpd, in which one line for each time that a client had a set stays for a year
+after its end: no log of connections is needed. The clocks of who asks and of the server should agree.
 Exit status: 0 somebody had it, 1 nobody had it, or the file cannot be read.";
 
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ pub(super) struct WhoArgs {
     /// When, as in RFC 3339 [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<Timestamp>,
-    /// The lease file, where no router runs [default: that of the router in this network namespace]
+    /// The lease file, where no server runs [default: that of the router or dhcpd in this network namespace]
     #[arg(long, value_name = "FILE", conflicts_with = "socket")]
     lease_file: Option<PathBuf>,
     /// Print JSON: {address, ports, psid, client, link_address, host_name, from, until}
@@ -67,12 +67,12 @@ pub(super) fn run(args: &WhoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The lease file of the router on this socket.
+/// The lease file of the node on this socket.
 fn ask(node: &Node) -> anyhow::Result<PathBuf> {
     let (status, _) = client::ask(node, &Request::Status)?;
     match status["lease_file"].as_str() {
         Some(path) => Ok(path.into()),
-        None => bail!("this node gives no leases: ask a router with --dhcp, or name a lease file"),
+        None => bail!("this node gives no leases: ask a router with --dhcp or a dhcpd, or name a lease file"),
     }
 }
 

@@ -110,7 +110,7 @@ drop_reasons! {
     SourcePort = "source_port",
     /// A program used a source address that is not the host's.
     SourceAddress = "source_address",
-    /// For an address that is not this host's.
+    /// For an address that is not this node's.
     NotOurAddress = "not_our_address",
     /// For a port outside the host's set.
     NotOurPort = "not_our_port",
@@ -120,7 +120,7 @@ drop_reasons! {
     EchoIdentifier = "echo_identifier",
     /// An echo request that is a fragment, or whose checksum is wrong.
     EchoDamaged = "echo_damaged",
-    /// For the router itself, which offers no such service.
+    /// For the node itself, which offers no such service.
     NoService = "no_service",
     /// A DHCP message that makes no sense, or that another than its client sent.
     DhcpInvalid = "dhcp_invalid",

@@ -1,10 +1,12 @@
-//! Nodes: a sharing host, one that leases what it has, a swarm of hosts and the edge router, composed of engines and still sans-IO.
+//! Nodes: a sharing host, one that leases what it has, a swarm of hosts, the edge router and a DHCP server beside another
+//! router, composed of engines and still sans-IO.
 //!
 //! A runtime, or the simulation, gives a [`Node`] frames and the time and drains what it wants to send. Every
 //! frame ends as exactly one [`Verdict`], and [`Counters`] add up: received + originated = delivered + forwarded +
 //! pending + dropped.
 
 mod counters;
+mod dhcpd;
 mod echo_map;
 mod ethernet;
 mod host;
@@ -21,6 +23,7 @@ mod support;
 mod swarm;
 
 pub use counters::{Counters, DropReason};
+pub use dhcpd::{Dhcpd, DhcpdConfig};
 pub use host::{
     Host, HostAddress, HostConfig, HostLinks, HostOptions, Leak, LeakPolicy, SetConfig, SetError,
 };

@@ -212,7 +212,12 @@ impl Connection {
             Ok(Request::Arp) => Answer::Ok(service.arp(now)),
             Ok(Request::Status) => Answer::Ok(service.status(now)),
             Ok(Request::Leases) => service.leases(now).map_or_else(
-                || Answer::Error("this node gives no leases: ask a router that runs with --dhcp".to_owned()),
+                || {
+                    Answer::Error(
+                        "this node gives no leases: ask a router that runs with --dhcp, or a dhcpd"
+                            .to_owned(),
+                    )
+                },
                 Answer::Ok,
             ),
             Ok(Request::Connect { address, port }) => match service.host() {
