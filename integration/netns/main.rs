@@ -18,6 +18,7 @@ mod claims;
 mod cleanup;
 mod commands;
 mod dhcp;
+mod dhcpd;
 mod icmp;
 mod leaks;
 mod leases;

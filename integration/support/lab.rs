@@ -206,7 +206,10 @@ impl Lab {
 
     /// Whether a node answers, and a host has its set.
     pub(crate) fn serves(&self, node: &str) -> bool {
-        self.answer_of(node).is_some_and(|status| status["role"] == "router" || status["state"] == "bound")
+        let serves = |status: Value| {
+            status["role"] == "router" || status["role"] == "dhcpd" || status["state"] == "bound"
+        };
+        self.answer_of(node).is_some_and(serves)
     }
 
     /// Makes the kernel of a node that has programs send and expect what is on the wire: no frames that are larger, no checksums

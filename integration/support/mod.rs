@@ -3,6 +3,7 @@
 pub(crate) mod bulk;
 pub(crate) mod capture;
 pub(crate) mod dhcp;
+pub(crate) mod dhcpd;
 pub(crate) mod intruder;
 pub(crate) mod lab;
 pub(crate) mod process;
