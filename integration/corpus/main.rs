@@ -53,6 +53,14 @@ fn router() {
     replay("router", fuzzed::router);
 }
 
+/// What a router gets, a DHCP server beside it may get, too.
+#[test]
+fn dhcpd() {
+    for target in ["router", "host"] {
+        replay(target, fuzzed::dhcpd);
+    }
+}
+
 /// What a host gets, one that leases what it has may get, too.
 #[test]
 fn leased() {

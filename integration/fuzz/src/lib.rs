@@ -11,9 +11,11 @@ use std::net::Ipv4Addr;
 
 use arbitrary::{Arbitrary, Unstructured};
 use pearp::dhcp::client::{self, ClientLease};
+use pearp::dhcp::{Config, Lease, LeaseState, Server, ServerLink};
 use pearp::node::{
-    EchoPort, FURTHER_IAID, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig, LeasedHost,
-    LinkId, Node, Role, Router, RouterConfig, RouterLink, SetConfig, Swarm, SwarmConfig,
+    Dhcpd, DhcpdConfig, EchoPort, FURTHER_IAID, Host, HostConfig, HostLinks, HostOptions, LeakPolicy,
+    LeasedConfig, LeasedHost, Lessor, LinkId, Node, Role, Router, RouterConfig, RouterLink, SetConfig, Swarm,
+    SwarmConfig,
 };
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
@@ -21,6 +23,7 @@ use pearp::wire::{
     EthernetAddress, FlowKey, Frame, Ipv4Packet, Medium, Offload, Segments, VIRTIO_NET_HEADER, ipv4,
 };
 use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::Ipv4Cidr;
 
 /// Steps of one run.
 const MAX_STEPS: usize = 64;
@@ -461,6 +464,43 @@ fn run_router(data: &[u8], authority: bool) {
         assert_eq!(granted, Ok(()));
     }
     run(&mut router, data, &mut now, |_, _, _, _| {});
+}
+
+/// A DHCP server beside a router, with one lease, under a sequence of steps.
+pub fn dhcpd(data: &[u8]) {
+    let mut now = Instant::ZERO;
+    let address = Ipv4Cidr::new(Ipv4Addr::from(ADDRESSES[1]), 24);
+    let gateway = Some(Ipv4Addr::new(198, 51, 100, 254));
+    let pools = "[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n\
+                 [[whole]]\naddresses = \"198.51.100.10\"\n";
+    let links = vec![ServerLink { link: 0, address, router: gateway }];
+    let lease = Lease {
+        client: "01:02:00:00:00:02:01".parse().expect("a valid identifier"),
+        hardware: EthernetAddress(MACS[1]),
+        ip: Ipv4Addr::from(ADDRESSES[0]),
+        set: "0,4,1".parse().expect("a valid PSID"),
+        state: LeaseState::Bound,
+        until: Instant::from_secs(10),
+        since: now,
+        held_until: Instant::from_secs(10),
+        host_name: None,
+    };
+    let server = Server::new(Config::parse(pools, links, 1).expect("valid pools"), [lease], now);
+    let config = DhcpdConfig {
+        lan: "lan".to_owned(),
+        hardware: EthernetAddress(MACS[0]),
+        address,
+        gateway,
+        pro: DEFAULT_PRO,
+        seed: 1,
+    };
+    let mut dhcpd = Dhcpd::new(config, server, now);
+    run(&mut dhcpd, data, &mut now, |dhcpd, _, port, now| {
+        if !dhcpd.take_commits().is_empty() {
+            // The disk fails now and then.
+            dhcpd.committed(port != 0, now);
+        }
+    });
 }
 
 fn run<N: Node>(

@@ -248,3 +248,24 @@ fn a_relay_is_answered_by_the_gateway() {
     let outcome = alone.give(LAN, relayed());
     outcome.is(Verdict::Delivered, &[("delivered", 1), ("originated", 1), ("no_route", 1)]);
 }
+
+/// Cut anywhere, or with any byte changed: [`Bench`] sees that each frame ends once.
+#[test]
+fn no_frame_panics() {
+    let mut bench = dhcpd_with_a_lease();
+    let frames = [
+        from_client(B, &message(MessageType::Discover, B, &[])),
+        from_client(A, &request(OWN, A, "0,4,1")),
+        question(9000),
+        plain_arp(1, (C, WHOLE), (EthernetAddress([0; 6]), OWN)),
+        ethernet(C, AUTHORITY, &echo_request(WHOLE, OWN, 7)),
+    ];
+    for frame in frames {
+        for at in 0..frame.bytes().len() {
+            bench.give(LAN, Frame::from_ethernet(&frame.bytes()[..at]));
+            let mut damaged = frame.bytes().to_vec();
+            damaged[at] ^= 0xFF;
+            bench.give(LAN, Frame::from_ethernet(&damaged));
+        }
+    }
+}
