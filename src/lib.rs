@@ -15,7 +15,7 @@
 //! | [`neighbor`] | engine: the port-aware ARP table of one link, its questions, the own set |
 //! | [`forward`] | engine: routes, the rate of ICMP errors |
 //! | [`dhcp`] | engine: the DHCP server, leases of whole addresses and of port sets |
-//! | [`node`] | host, swarm of hosts and edge router: engines composed, frame in → verdict and frames out |
+//! | [`node`] | host, swarm, edge router and DHCP server: engines composed, frame in → verdict and frames out |
 //! | [`sim`] | the same nodes on simulated segments and a virtual clock, deterministic by seed |
 //! | [`link`] | TAP and TUN with and without offloads, many frames per system call by io_uring; memory queues; captures |
 //! | [`runtime`] | the event loop, the clock, signals, the control socket |

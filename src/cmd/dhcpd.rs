@@ -23,16 +23,16 @@ const EXAMPLES: &str = "Example, with a TAP that is a port of the LAN's bridge:
   pearp dhcpd --lan dhcpd --mac 02:00:00:00:00:05 --address 198.51.100.5/24 --gateway 198.51.100.1 \\
               --dhcp pools.toml --lease-file leases
 
-  [[shared]]                      # in pools.toml: 15 sets of one address, to clients that ask for option 159
+  [[shared]]                      # in pools.toml: 15 parts of one address
   addresses = \"198.51.100.2\"
   scheme = [0, 4]
 
-  [[whole]]                       # and whole addresses to the others
+  [[whole]]                       # for clients that know nothing of parts
   addresses = \"198.51.100.100-198.51.100.199\"
 
-It leases as `pearp router --dhcp` does, beside a router that stays as it is, and forwards nothing. Hosts believe it when
-it says that a port has no owner. No other DHCP server should be on the LAN, nor give these addresses.
-`pearp status`, `leases`, `who` and `arp` tell of it. SIGTERM or Ctrl-C ends it; leases stay in the lease file.";
+It leases as `pearp router --dhcp` does, beside a router that stays as it is, and forwards nothing. Hosts believe
+it when it says that a port has no owner. There should be no other DHCP server on the LAN.
+`pearp status`, `leases`, `who` and `arp` ask it. SIGTERM or Ctrl-C ends it; leases stay in the lease file.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -46,7 +46,8 @@ pub(super) struct DhcpdArgs {
     /// The server's own address, of which no pool has a part, with the length of the on-link prefix
     #[arg(long, value_name = "ADDRESS/LENGTH", value_parser = parse_address)]
     address: Ipv4Cidr,
-    /// The router of the LAN, which clients are told of; a pool with `router` of its own tells that one
+    /// The router of the LAN: clients are told of it, unless their pool names another one as `router`, and answers to
+    /// other networks go there
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<Ipv4Addr>,
     /// Give leases from the pools of this TOML file
