@@ -19,7 +19,7 @@ use super::{
     ANNOUNCE_INTERVAL, ANNOUNCE_NUM, ANNOUNCE_WAIT, DEFEND_INTERVAL, PROBE_MAX, PROBE_MIN, PROBE_NUM,
     PROBE_WAIT, PROBE_WAIT_AUTHORITATIVE, RATE_LIMIT_INTERVAL, SOLICIT_JITTER_MICROS,
 };
-use crate::wire::pe_arp::{Lifetime, Record};
+use crate::wire::pe_arp::{Claim, Lifetime, Record};
 
 /// What a node owns of an address on a link.
 #[derive(Clone, Debug)]
@@ -39,6 +39,18 @@ pub struct OwnSet {
 }
 
 impl OwnSet {
+    /// A whole address that was given to the node.
+    pub fn whole(ip: Ipv4Addr) -> Self {
+        Self {
+            ip,
+            records: vec![Record::new(Claim::Full, Lifetime::Unknown)],
+            first_port: 0,
+            shared: false,
+            authoritative: true,
+            until: None,
+        }
+    }
+
     /// The set as messages name it at `now`: with the time that is left (PE-ARP rule 24).
     pub(super) fn records_at(&self, now: Instant) -> Vec<Record> {
         let Some(until) = self.until else { return self.records.clone() };

@@ -108,6 +108,11 @@ impl Neighbors {
         self.own.phase(id)
     }
 
+    /// An own address that is in use as a whole, if there is one.
+    pub fn whole_address(&self) -> Option<Ipv4Addr> {
+        self.own.whole().next()
+    }
+
     /// Whether an own set that is in use holds this.
     pub fn owns(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> bool {
         self.own.owns(ip, protocol, port)

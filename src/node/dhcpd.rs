@@ -17,9 +17,8 @@ use super::ethernet::{Interface, Payload, ip_bytes, report};
 use super::leasing::{Granted, Leasing, Lessor, Outgoing, is_for_server};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::dhcp::{Lease, Server};
-use crate::neighbor::{Config, Entry, Neighbors, OwnSet, Target};
+use crate::neighbor::{Config, Entry, Neighbors, OwnId, OwnSet, Target};
 use crate::wire::icmp::{self, is_host};
-use crate::wire::pe_arp::{Claim, Lifetime, Record};
 use crate::wire::{FlowKey, FlowKind, Frame, Medium, ipv4};
 
 /// Its only link, also for [`crate::dhcp::ServerLink`].
@@ -63,14 +62,7 @@ impl Dhcpd {
                 hardware: config.hardware,
                 prefix,
                 router: false,
-                own: OwnSet {
-                    ip: config.address.address(),
-                    records: vec![Record::new(Claim::Full, Lifetime::Unknown)],
-                    first_port: 0,
-                    shared: false,
-                    authoritative: true,
-                    until: None,
-                },
+                own: vec![OwnSet::whole(config.address.address())],
                 pe: true,
                 schemes,
                 // PE-ARP rule 3: who asks by plain ARP would send packets for sharers, and nothing is forwarded here.
@@ -81,7 +73,7 @@ impl Dhcpd {
             },
             now,
         );
-        neighbors.hold_own();
+        neighbors.hold_own(OwnId::FIRST);
         let interface = Interface {
             name: config.lan,
             link: LAN,

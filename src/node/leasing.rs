@@ -62,8 +62,8 @@ impl From<Refused> for DropReason {
 pub(super) fn is_for_server(interface: &Interface, packet: &[u8]) -> bool {
     let Ok(packet) = Ipv4Packet::new_checked(packet) else { return false };
     let to = packet.dst_addr();
-    let own = interface.neighbors.config().own.ip;
-    let ours = to.is_broadcast() || interface.broadcast == Some(to) || own == to;
+    let own = interface.neighbors.whole_address();
+    let ours = to.is_broadcast() || interface.broadcast == Some(to) || own == Some(to);
     ours && is_udp_to(&packet, SERVER_PORT)
 }
 
@@ -145,7 +145,9 @@ impl Outgoing {
     /// A reply as it leaves by its link.
     pub(super) fn new(reply: &Reply, interface: &Interface) -> Self {
         let config = interface.neighbors.config();
-        let from = (config.own.ip, SERVER_PORT);
+        // A node that serves has an address of its own.
+        let own = interface.neighbors.whole_address().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let from = (own, SERVER_PORT);
         let (hardware, to) = match reply.destination {
             Destination::Relay(relay) => {
                 return Self::Packet(ipv4::udp(from, (relay, SERVER_PORT), &reply.message));

@@ -19,7 +19,7 @@ use crate::forward::{Fib, IcmpLimit, NextHop};
 use crate::neighbor::{Config, Entry, Neighbors, OwnId, OwnSet, Refused, Target};
 use crate::ports::Scheme;
 use crate::wire::icmp::{self, is_host};
-use crate::wire::pe_arp::{Claim, Lifetime, Record};
+use crate::wire::pe_arp::Record;
 use crate::wire::{FlowKey, FlowKind, Frame, Gso, Medium, Unkeyed, ipv4};
 
 /// What a link of the router is.
@@ -116,14 +116,7 @@ impl Router {
                     hardware: link.hardware,
                     prefix,
                     router: true,
-                    own: vec![OwnSet {
-                        ip: link.address.address(),
-                        records: vec![Record::new(Claim::Full, Lifetime::Unknown)],
-                        first_port: 0,
-                        shared: false,
-                        authoritative: true,
-                        until: None,
-                    }],
+                    own: vec![OwnSet::whole(link.address.address())],
                     pe,
                     schemes: if pe { schemes } else { Vec::new() },
                     proxy: pe,

@@ -11,6 +11,7 @@ use crate::node::support::dhcp::{Stored, answer, from_client, message, request};
 use crate::node::support::*;
 use crate::node::{LeasedConfig, LeasedHost};
 use crate::wire::ETHERNET_HEADER;
+use crate::wire::pe_arp::Claim;
 use crate::wire::pe_arp::{Kind, Message, PeAddress};
 
 /// The node, with [`AUTHORITY`] as its link-layer address.
@@ -124,11 +125,24 @@ fn it_knows_who_has_no_port() {
 /// Rule 1: a leased host believes the NAK of the server that leased, and tells its programs.
 #[test]
 fn a_host_that_leased_believes_it() {
-    let client = client::Config { hardware: A, iaid: 1, host_name: None, shares: true, seed: 1 };
+    let client = client::Config {
+        hardware: A,
+        iaid: 1,
+        host_name: None,
+        shares: true,
+        wish: client::Wish::Any,
+        seed: 1,
+    };
     let mut options = host_config(A, "0,4,1").options;
     options.authorities.clear();
     let now = Instant::from_secs(1);
-    let mut host = Bench { node: LeasedHost::new(LeasedConfig { options, client, stored: None }, now), now };
+    let mut host = Bench {
+        node: LeasedHost::new(
+            LeasedConfig { options, client, addresses: 1, grows: false, stored: Vec::new() },
+            now,
+        ),
+        now,
+    };
     let mut dhcpd = Bench { node: Stored(dhcpd().node), now };
     join(&mut host, &mut dhcpd, Duration::from_secs(3));
     assert!(host.node.host().is_some_and(|host| host.phase().holds()));
