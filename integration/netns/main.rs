@@ -19,6 +19,7 @@ mod cleanup;
 mod commands;
 mod dhcp;
 mod dhcpd;
+mod growth;
 mod icmp;
 mod leaks;
 mod leases;

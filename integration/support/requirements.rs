@@ -22,6 +22,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("mtr", "mtr-tiny"),
     ("nc", "netcat-openbsd"),
+    ("nginx", "nginx-light"),
     ("nmap", "nmap"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
@@ -41,6 +42,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("tshark", "tshark"),
     ("unbound", "unbound"),
     ("unshare", "util-linux"),
+    ("wrk", "wrk"),
 ];
 
 /// Where tools are that are for root only, whatever PATH says.

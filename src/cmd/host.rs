@@ -163,7 +163,7 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
         told: BTreeSet::new(),
         served: BTreeSet::new(),
         doctor: Doctor::default(),
-        watch: (args.dhcp && args.grow).then(PortWatch::start).transpose()?,
+        watch: args.dhcp.then(PortWatch::start).transpose()?,
     };
     let event_loop = EventLoop::new(service, vec![lan, tun], control, clock, args.serve.io)?;
     event_loop.run()

@@ -572,7 +572,7 @@ impl Node for LeasedHost {
             self.sync(now);
             return verdict;
         }
-        if link == TUN && self.config.grows {
+        if link == TUN {
             let soon = self.looked + LOOK_INTERVAL;
             self.look = Some(self.look.map_or(soon, |look| look.min(soon)).max(now));
         }

@@ -67,7 +67,7 @@ pub(super) struct HostService {
     /// Those of which somebody has been told that they are served.
     pub(super) served: BTreeSet<Ipv4Addr>,
     pub(super) doctor: Doctor,
-    /// For a host that grows.
+    /// For a host that leases.
     pub(super) watch: Option<PortWatch>,
 }
 
