@@ -244,6 +244,14 @@ fn two_programs_with_an_address_each() {
         assert!(contains(&ranges(&address(&status, own)["program_ports"]), port.parse().unwrap()), "{said}");
     }
     session.echo("meanwhile");
+    let shown = lab.pearp_json("h1", &["ports", "--address", SHARED]);
+    assert_eq!((&shown["address"], &shown["connected"]), (&SHARED.into(), &1.into()), "{shown}");
+    let shown = lab.pearp_json("h1", &["ports", "--address", SECOND]);
+    assert_eq!((&shown["address"], &shown["connected"]), (&SECOND.into(), &0.into()), "{shown}");
+    lab.pearp("h1", &["ports", "--address", "198.51.100.4"]).fails_in_one_line(
+        1,
+        &["198.51.100.4 is no address of this host: it has 198.51.100.2, 198.51.100.3"],
+    );
     // From outside, and from another sharer, each is reached at its own.
     let port = ranges(&address(&status, SHARED)["ports"])[0].0 + 80;
     let serve = |ip: &str| {

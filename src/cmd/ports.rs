@@ -30,6 +30,9 @@ one. Run it as root: the processes of other users are not shown otherwise.";
 pub(super) struct PortsArgs {
     #[command(flatten)]
     node: Node,
+    /// The address to tell of, where the host has several [default: the first one]
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<Ipv4Addr>,
     /// Print JSON: {address, ports, listening, connected, time_wait, free, outside, mapped, processes,
     /// sockets}
     #[arg(long)]
@@ -56,7 +59,7 @@ struct Used {
 
 pub(super) fn run(args: &PortsArgs) -> anyhow::Result<()> {
     loop {
-        let usage = usage(ask(&args.node)?)?;
+        let usage = usage(ask(&args.node, args.address)?)?;
         let mut out = io::stdout().lock();
         if args.json {
             print_json(&mut out, &serde_json::to_value(&usage)?)?;
@@ -76,11 +79,19 @@ pub(super) fn run(args: &PortsArgs) -> anyhow::Result<()> {
     }
 }
 
-fn ask(node: &Node) -> anyhow::Result<Set> {
+fn ask(node: &Node, chosen: Option<Ipv4Addr>) -> anyhow::Result<Set> {
     let (status, _) = client::ask(node, &Request::Status)?;
-    let ranges: Option<Vec<(u16, u16)>> = serde_json::from_value(status["program_ports"].clone()).ok();
-    let address = status["address"].as_str().and_then(|address| address.parse().ok());
-    match (ranges, address) {
+    let address_of = |one: &Value| one["address"].as_str()?.parse::<Ipv4Addr>().ok();
+    let addresses = status["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_chosen = |one: &&Value| chosen.is_none() || address_of(one) == chosen;
+    let one = addresses.iter().find(is_chosen);
+    if let (Some(chosen), None, false) = (chosen, one, addresses.is_empty()) {
+        let addresses: Vec<_> = addresses.iter().filter_map(address_of).map(|ip| ip.to_string()).collect();
+        bail!("{chosen} is no address of this host: it has {}", addresses.join(", "));
+    }
+    let ranges: Option<Vec<(u16, u16)>> =
+        one.and_then(|one| serde_json::from_value(one["program_ports"].clone()).ok());
+    match (ranges, one.and_then(address_of)) {
         (Some(ranges), Some(address)) => {
             let ranges = ranges.into_iter().filter_map(|(first, last)| PortRange::new(first, last));
             let program = ranges.flat_map(PortRange::ports).collect();
