@@ -9,11 +9,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pearp::dhcp::{ClientId, Config, Lease, LeaseState, Server, ServerLink};
 use pearp::node::{
     EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
     RouterLink, SetConfig, Verdict,
 };
-use pearp::ports::{PortSet, Psid};
+use pearp::ports::{PortSet, Psid, Scheme};
 use pearp::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, PeAddress, Record};
 use pearp::wire::{
     Checksum, EthernetAddress, Frame, Gso, GsoKind, Ipv4Packet, Medium, Offload, Segments, pe_arp_frame,
@@ -111,8 +112,14 @@ fn forward(
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "allocations for {FRAMES} frames");
 }
 
+/// One test: another one beside it would allocate, too.
 #[test]
 fn nothing_is_allocated_per_frame() {
+    host_and_router();
+    router_that_counts_for_leases();
+}
+
+fn host_and_router() {
     let psid: Psid = "0,4,1".parse().unwrap();
     let mut now = Instant::from_secs(1);
 
@@ -158,6 +165,74 @@ fn nothing_is_allocated_per_frame() {
     let back = framed(ROUTER_MAC, HOST_MAC, &packet((SERVER, 53), (SHARED, 5000)));
     forward(&mut host, lan, Medium::Ethernet, &back, (tun, Medium::Ip), &mut now);
 
+    let mut router = router(false, now);
+    let (lan, outside) = (LinkId(0), LinkId(1));
+    let owner = PeAddress { shared: true, ..PeAddress::new(SHARED) }.with_port(0, Some(4096));
+    router.handle_frame(lan, &mut announce(HOST_MAC, owner, Claim::Psid(psid)), now);
+    let out = framed(HOST_MAC, ROUTER_MAC, &packet((SHARED, 5000), (SERVER, 53)));
+    let back = framed(SERVER_MAC, OUTSIDE_MAC, &packet((SERVER, 53), (SHARED, 5000)));
+    know_the_server(&mut router, now);
+    for (link, bytes) in [(lan, &out), (outside, &back)] {
+        router.handle_frame(link, &mut Frame::from_ethernet(bytes), now);
+    }
+    while router.poll_transmit(now).is_some() {}
+    forward(&mut router, lan, Medium::Ethernet, &out, (outside, Medium::Ethernet), &mut now);
+    forward(&mut router, outside, Medium::Ethernet, &back, (lan, Medium::Ethernet), &mut now);
+}
+
+fn router_that_counts_for_leases() {
+    let mut now = Instant::from_secs(1);
+    let mut router = router(true, now);
+    let (lan, outside) = (LinkId(0), LinkId(1));
+    let set = |text: &str| text.parse::<Psid>().unwrap();
+    let lease = |last, set: Psid| {
+        let hardware = EthernetAddress([2, 0, 0, 0, 2, last]);
+        let until = now + Duration::from_secs(3600);
+        Lease {
+            client: ClientId::of_hardware(hardware),
+            hardware,
+            ip: SHARED,
+            set,
+            state: LeaseState::Bound,
+            until,
+            since: now,
+            held_until: until,
+            host_name: None,
+        }
+    };
+    // The first host has two sets.
+    let leases = [lease(1, set("0,4,1")), lease(1, set("0,4,2")), lease(2, set("0,4,3"))];
+    let pools = "[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n";
+    let links = vec![ServerLink { link: lan.0, address: "198.51.100.1/24".parse().unwrap(), router: None }];
+    let server = Server::new(Config::parse(pools, links, 1).unwrap(), leases.clone(), now);
+    router.serve_dhcp(server, now);
+    know_the_server(&mut router, now);
+    let (server, other) = ((SERVER, 53), (SHARED, 13_000));
+    let mut frames = Vec::new();
+    for port in [5000, 9000] {
+        frames.push((lan, framed(HOST_MAC, ROUTER_MAC, &packet((SHARED, port), server)), outside));
+        frames.push((outside, framed(SERVER_MAC, OUTSIDE_MAC, &packet(server, (SHARED, port))), lan));
+        frames.push((lan, framed(HOST_MAC, ROUTER_MAC, &packet((SHARED, port), other)), lan));
+    }
+    for (link, bytes, _) in &frames {
+        router.handle_frame(*link, &mut Frame::from_ethernet(bytes), now);
+    }
+    while router.poll_transmit(now).is_some() {}
+    for (link, bytes, out) in &frames {
+        forward(&mut router, *link, Medium::Ethernet, bytes, (*out, Medium::Ethernet), &mut now);
+    }
+    // Every other frame is three packets on the wire.
+    let packets = 2 * FRAMES + 1;
+    for (lease, (to_host, from_host)) in
+        leases.iter().zip([(packets, 2 * packets), (packets, 2 * packets), (2 * packets, 0)])
+    {
+        let traffic = router.traffic(lease).unwrap();
+        assert_eq!((traffic.to_host.packets, traffic.from_host.packets), (to_host, from_host), "{lease:?}");
+    }
+}
+
+/// A router that knows nobody; `authority`: nobody but its own leases.
+fn router(authority: bool, now: Instant) -> Router {
     let link = |name: &str, role, hardware, address: &str| RouterLink {
         name: name.to_owned(),
         role,
@@ -171,8 +246,8 @@ fn nothing_is_allocated_per_frame() {
                 link("lan", Role::Lan, ROUTER_MAC, "198.51.100.1/24"),
                 link("wan", Role::Outside, OUTSIDE_MAC, "203.0.113.1/24"),
             ],
-            shared: vec![(SHARED, psid.scheme())],
-            authority: false,
+            shared: vec![(SHARED, Scheme::new(0, 4).unwrap())],
+            authority,
             routes: Vec::new(),
             pro: DEFAULT_PRO,
             seed: 1,
@@ -180,9 +255,10 @@ fn nothing_is_allocated_per_frame() {
         now,
     );
     while router.poll_transmit(now).is_some() {}
-    let (lan, outside) = (LinkId(0), LinkId(1));
-    let owner = PeAddress { shared: true, ..PeAddress::new(SHARED) }.with_port(0, Some(4096));
-    router.handle_frame(lan, &mut announce(HOST_MAC, owner, Claim::Psid(psid)), now);
+    router
+}
+
+fn know_the_server(router: &mut Router, now: Instant) {
     let request = smoltcp::wire::ArpRepr::EthernetIpv4 {
         operation: smoltcp::wire::ArpOperation::Request,
         source_hardware_addr: SERVER_MAC,
@@ -191,12 +267,5 @@ fn nothing_is_allocated_per_frame() {
         target_protocol_addr: Ipv4Addr::new(203, 0, 113, 1),
     };
     let mut request = pearp::wire::plain_arp(SERVER_MAC, EthernetAddress::BROADCAST, &request);
-    router.handle_frame(outside, &mut request, now);
-    let out = framed(HOST_MAC, ROUTER_MAC, &packet((SHARED, 5000), (SERVER, 53)));
-    let back = framed(SERVER_MAC, OUTSIDE_MAC, &packet((SERVER, 53), (SHARED, 5000)));
-    router.handle_frame(lan, &mut Frame::from_ethernet(&out), now);
-    router.handle_frame(outside, &mut Frame::from_ethernet(&back), now);
-    while router.poll_transmit(now).is_some() {}
-    forward(&mut router, lan, Medium::Ethernet, &out, (outside, Medium::Ethernet), &mut now);
-    forward(&mut router, outside, Medium::Ethernet, &back, (lan, Medium::Ethernet), &mut now);
+    router.handle_frame(LinkId(1), &mut request, now);
 }

@@ -124,7 +124,7 @@ impl Service for DhcpdService {
     }
 
     fn leases(&mut self, now: Instant) -> Option<Value> {
-        Some(leases::list(self.dhcpd.leases(), now))
+        Some(leases::list(self.dhcpd.leases(), |_| None, now))
     }
 
     fn host(&mut self) -> Option<&mut Host> {

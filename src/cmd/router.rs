@@ -14,7 +14,7 @@ use super::arp::table;
 use super::leases;
 use super::leasing::LeaseStore;
 use super::serve::{ServeArgs, counters, link, parse_hardware, tell_ready};
-use crate::dhcp::{Server, ServerLink};
+use crate::dhcp::{Lease, Server, ServerLink};
 use crate::link::{DeviceName, Link, Offloads};
 use crate::node::{Host, Lessor, Node, Role, Route, Router, RouterConfig, RouterLink};
 use crate::ports::Scheme;
@@ -243,7 +243,8 @@ impl Service for RouterService {
     }
 
     fn leases(&mut self, now: Instant) -> Option<Value> {
-        self.store.as_ref().map(|_| leases::list(self.router.leases(), now))
+        let traffic = |lease: &Lease| self.router.traffic(lease);
+        self.store.as_ref().map(|_| leases::list(self.router.leases(), traffic, now))
     }
 
     fn host(&mut self) -> Option<&mut Host> {

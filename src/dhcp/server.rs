@@ -235,9 +235,18 @@ impl Server {
         hardware: EthernetAddress,
         now: Instant,
     ) -> impl Iterator<Item = (Psid, Duration)> {
+        self.granted(ip, hardware, now).map(move |lease| (lease.set, lease.until - now))
+    }
+
+    /// The leases of an address that a host has.
+    pub fn granted(
+        &self,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        now: Instant,
+    ) -> impl Iterator<Item = &Lease> {
         let of_address = self.table.of_hardware(hardware).filter(move |lease| lease.ip == ip);
-        let bound = of_address.filter(move |lease| self.is_granted(lease) && now < lease.until);
-        bound.map(move |lease| (lease.set, lease.until - now))
+        of_address.filter(move |lease| self.is_granted(lease) && now < lease.until)
     }
 
     /// Whether a lease is bound, and the client may know that.

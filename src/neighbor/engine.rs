@@ -249,12 +249,22 @@ impl Neighbors {
     /// The owner's link-layer address, if known: the fast path. The use of a stale binding starts its
     /// confirmation.
     pub fn next_hop(&mut self, target: Target, now: Instant) -> Option<EthernetAddress> {
-        let id = self.table.lookup(target.ip, target.protocol, target.port)?;
+        self.next_hop_by(target, now).map(|(hardware, _)| hardware)
+    }
+
+    /// As [`Neighbors::next_hop`], with the number of the binding that says so: another one may get it later.
+    pub fn next_hop_by(&mut self, target: Target, now: Instant) -> Option<(EthernetAddress, u32)> {
+        let id = self.binding_of(target)?;
         let hop = *self.table.hop(id);
         if hop.state().at(now) == State::Stale {
             self.set_state(id, State::Delay { until: now + DELAY_FIRST_PROBE_TIME });
         }
-        Some(hop.hardware)
+        Some((hop.hardware, id))
+    }
+
+    /// The number of the binding that stands for the target. To ask does not count as a use of it.
+    pub fn binding_of(&self, target: Target) -> Option<u32> {
+        self.table.lookup(target.ip, target.protocol, target.port)
     }
 
     /// Keeps a packet until its owner is found, and asks for the owner. The frame is an IP packet, without

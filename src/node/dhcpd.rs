@@ -147,7 +147,7 @@ impl Dhcpd {
         let packet = ipv4::check(frame.bytes())?;
         let (to, protocol) = (packet.dst_addr(), packet.next_header().into());
         let target = if self.address.contains_addr(&to) {
-            self.interface.target(to, protocol, FlowKey::of(&packet))?
+            self.interface.target(to, protocol, &FlowKey::of(&packet))?
         } else {
             Target::gateway(self.gateway.ok_or(DropReason::NoRoute)?)
         };

@@ -133,12 +133,12 @@ impl Interface {
         &self,
         ip: Ipv4Addr,
         protocol: u8,
-        key: Result<FlowKey, Unkeyed>,
+        key: &Result<FlowKey, Unkeyed>,
     ) -> Result<Target, DropReason> {
         match key {
             Ok(key) => Ok(Target { ip, protocol: key.protocol, port: key.destination }),
             // A whole address takes everything; a shared one needs to know whose it is.
-            Err(unkeyed) if self.neighbors.is_shared(ip) => Err(unkeyed.into()),
+            Err(unkeyed) if self.neighbors.is_shared(ip) => Err((*unkeyed).into()),
             Err(_) => Ok(Target { ip, protocol, port: None }),
         }
     }
@@ -151,8 +151,21 @@ impl Interface {
         originated: bool,
         now: Instant,
     ) -> Verdict {
-        match self.neighbors.next_hop(target, now) {
-            Some(hardware) => {
+        self.output_by(target, frame, originated, &mut None, now)
+    }
+
+    /// As [`Interface::output`]; `by` becomes the number of the next hop's binding where it is known.
+    pub(super) fn output_by(
+        &mut self,
+        target: Target,
+        frame: &mut Frame,
+        originated: bool,
+        by: &mut Option<u32>,
+        now: Instant,
+    ) -> Verdict {
+        match self.neighbors.next_hop_by(target, now) {
+            Some((hardware, binding)) => {
+                *by = Some(binding);
                 frame.push_ethernet_header(self.neighbors.config().hardware, hardware);
                 Verdict::Forward(self.link)
             }
@@ -182,7 +195,18 @@ impl Interface {
         &mut self,
         counters: &mut Counters,
         transmits: &mut VecDeque<(LinkId, Frame)>,
+        undeliverable: impl FnMut(Frame, Refused),
+    ) -> Vec<Event> {
+        self.drain_seen(counters, transmits, undeliverable, |_| {})
+    }
+
+    /// As [`Interface::drain`]. `forwarded` sees every IP packet of others that leaves after its wait.
+    pub(super) fn drain_seen(
+        &mut self,
+        counters: &mut Counters,
+        transmits: &mut VecDeque<(LinkId, Frame)>,
         mut undeliverable: impl FnMut(Frame, Refused),
+        mut forwarded: impl FnMut(&Frame),
     ) -> Vec<Event> {
         let source = self.neighbors.config().hardware;
         while let Some(output) = self.neighbors.poll_transmit() {
@@ -199,8 +223,11 @@ impl Interface {
                 Event::Resolved { frame, .. } if !self.may_leave(&frame) => {
                     counters.count_resolved(DropReason::SetNotHeld.into());
                 }
-                Event::Resolved { mut frame, hardware, .. } => {
+                Event::Resolved { mut frame, hardware, originated } => {
                     counters.count_resolved(Verdict::Forward(self.link));
+                    if !originated {
+                        forwarded(&frame);
+                    }
                     frame.push_ethernet_header(source, hardware);
                     transmits.push_back((self.link, frame));
                 }

@@ -97,6 +97,16 @@ impl Leasing {
         Ok(Verdict::Delivered)
     }
 
+    /// The leases of an address that a host has.
+    pub(super) fn granted(
+        &self,
+        ip: Ipv4Addr,
+        hardware: EthernetAddress,
+        now: Instant,
+    ) -> impl Iterator<Item = &Lease> {
+        self.server.granted(ip, hardware, now)
+    }
+
     /// The next host whose leases are others than before.
     pub(super) fn poll_granted(&mut self, now: Instant) -> Option<Granted> {
         loop {

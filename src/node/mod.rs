@@ -30,7 +30,7 @@ pub use host::{
 pub use leak_map::MappedLeak;
 pub use leased::{FURTHER_IAID, LeaseEvent, LeasedConfig, LeasedHost, MAX_LEASES};
 pub use leasing::Lessor;
-pub use router::{Role, Route, Router, RouterConfig, RouterLink};
+pub use router::{Role, Route, Router, RouterConfig, RouterLink, Tally, Traffic};
 pub use services::ServicePorts;
 pub use stack::{EchoPort, StackError, StreamId, StreamState};
 pub use swarm::{MAX_SWARM_HOSTS, Swarm, SwarmConfig, SwarmError, SwarmHost};

@@ -4,6 +4,7 @@
 //!   outside (plain ARP) ── routes, TTL, ICMP ── LAN: {IP, protocol, port} → MAC by PE-ARP, plain ARP for the rest
 //! ```
 
+mod accounts;
 mod dhcp;
 
 use core::net::Ipv4Addr;
@@ -12,6 +13,8 @@ use std::collections::VecDeque;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr, Ipv4Packet};
 
+use self::accounts::{Accounts, Fate};
+pub use self::accounts::{Tally, Traffic};
 use super::ethernet::{Interface, Payload, error_about, ip_bytes, report};
 use super::leasing::Leasing;
 use super::{Counters, DropReason, LinkId, Node, Verdict};
@@ -96,6 +99,8 @@ pub struct Router {
     counters: Counters,
     icmp_limit: IcmpLimit,
     dhcp: Option<Leasing>,
+    /// Where there is a DHCP server.
+    accounts: Option<Accounts>,
     transmits: VecDeque<(LinkId, Frame)>,
 }
 
@@ -146,6 +151,7 @@ impl Router {
             counters: Counters::default(),
             icmp_limit: IcmpLimit::default(),
             dhcp: None,
+            accounts: None,
             transmits: VecDeque::new(),
         };
         for attached in &mut router.links {
@@ -232,6 +238,24 @@ impl Router {
             // PE-ARP rule 80: an echo request names no owner, so the router answers.
             return Ok(self.answer_echo(frame, now));
         }
+        if self.accounts.is_some() {
+            return self.forward_and_count(link, frame, &key, now);
+        }
+        self.forward(link, frame, &key, &mut None, now)
+    }
+
+    /// What becomes of a packet for somebody else, and `by` which binding. That is no part of the result, as a verdict
+    /// that is moved once more costs as much as all the rest of it.
+    fn forward(
+        &mut self,
+        link: LinkId,
+        frame: &mut Frame,
+        key: &Result<FlowKey, Unkeyed>,
+        by: &mut Option<u32>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let packet = Ipv4Packet::new_unchecked(frame.bytes());
+        let destination = packet.dst_addr();
         if packet.hop_limit() <= 1 {
             self.send_error(link, frame, icmp::Error::TimeExceeded, now);
             return Err(DropReason::TtlExceeded);
@@ -251,7 +275,7 @@ impl Router {
             return Err(DropReason::TooBig);
         }
         ipv4::decrement_ttl(&mut Ipv4Packet::new_unchecked(frame.bytes_mut()));
-        let verdict = self.links[egress.link.0].interface.output(egress.target, frame, false, now);
+        let verdict = self.links[egress.link.0].interface.output_by(egress.target, frame, false, by, now);
         if let Verdict::Dropped(
             reason @ (DropReason::Unreachable | DropReason::NoOwner | DropReason::UnassignedPort),
         ) = verdict
@@ -276,7 +300,7 @@ impl Router {
         &self,
         destination: Ipv4Addr,
         protocol: u8,
-        key: Result<FlowKey, Unkeyed>,
+        key: &Result<FlowKey, Unkeyed>,
     ) -> Result<Option<Egress>, DropReason> {
         let Some(NextHop { link, gateway }) = self.fib.lookup(destination) else { return Ok(None) };
         let attached = &self.links[link.0];
@@ -342,7 +366,7 @@ impl Router {
     fn send_own(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
         let packet = ipv4::check(frame.bytes())?;
         let (destination, protocol) = (packet.dst_addr(), packet.next_header().into());
-        let egress = self.route(destination, protocol, FlowKey::of(&packet))?.ok_or(DropReason::NoRoute)?;
+        let egress = self.route(destination, protocol, &FlowKey::of(&packet))?.ok_or(DropReason::NoRoute)?;
         Ok(self.links[egress.link.0].interface.output(egress.target, frame, true, now))
     }
 
@@ -352,9 +376,15 @@ impl Router {
         // no error answers an error, so there are few rounds.
         loop {
             let mut failed = Vec::new();
-            for attached in &mut self.links {
+            let Self { links, counters, transmits, accounts, .. } = self;
+            for attached in links {
                 let undeliverable = |frame, reason| failed.push((frame, reason));
-                let events = attached.interface.drain(&mut self.counters, &mut self.transmits, undeliverable);
+                let forwarded = |frame: &Frame| {
+                    if let Some(accounts) = accounts {
+                        accounts.count_late(frame.bytes(), frame.offload.gso, Fate::Forwarded);
+                    }
+                };
+                let events = attached.interface.drain_seen(counters, transmits, undeliverable, forwarded);
                 for event in events {
                     report(&attached.interface.name, &event);
                 }
@@ -363,6 +393,9 @@ impl Router {
                 break;
             }
             for (frame, reason) in failed {
+                if let Some(accounts) = &mut self.accounts {
+                    accounts.count_late(frame.bytes(), frame.offload.gso, Fate::Dropped);
+                }
                 if matches!(reason, Refused::Unreachable | Refused::NoOwner) {
                     self.report_unreachable(&frame, now);
                 }
@@ -412,6 +445,7 @@ impl Node for Router {
 
     fn send_failed(&mut self, _link: LinkId, frame: &Frame) {
         self.counters.send_failed(Medium::Ethernet, frame);
+        self.account_lost(frame);
     }
 
     fn counters(&self) -> &Counters {

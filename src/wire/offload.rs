@@ -70,6 +70,15 @@ impl Gso {
     pub fn segment_len(self) -> usize {
         usize::from(self.header_len) + usize::from(self.size)
     }
+
+    /// How many packets a super-frame of `len` bytes, from the IP header on, is on the wire, and how many bytes they
+    /// have together: each has headers of its own.
+    pub fn on_wire(self, len: usize) -> (usize, usize) {
+        let header_len = usize::from(self.header_len);
+        let payload = len.saturating_sub(header_len);
+        let packets = payload.div_ceil(usize::from(self.size).max(1)).max(1);
+        (packets, len + (packets - 1) * header_len)
+    }
 }
 
 impl GsoKind {
@@ -236,6 +245,17 @@ mod tests {
             gso: Some(Gso { kind: GsoKind::Udp, size: 100, header_len: 32 }),
         };
         assert_eq!(udp.emit(Medium::Ip), [1, 5, 32, 0, 100, 0, 24, 0, 6, 0]);
+    }
+
+    #[test]
+    fn on_wire() {
+        let gso = Gso { kind: GsoKind::Udp, size: 1400, header_len: 28 };
+        assert_eq!(gso.on_wire(28 + 1400), (1, 1428));
+        assert_eq!(gso.on_wire(28 + 1401), (2, 1429 + 28));
+        assert_eq!(gso.on_wire(28 + 9000), (7, 9028 + 6 * 28));
+        // No link gives such headers; they must not panic all the same.
+        assert_eq!(gso.on_wire(20), (1, 20));
+        assert_eq!(Gso { size: 0, ..gso }.on_wire(30), (2, 58));
     }
 
     #[test]

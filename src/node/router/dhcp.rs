@@ -4,6 +4,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::EthernetAddress;
 
 use super::Router;
+use super::accounts::Accounts;
 use crate::dhcp::{Lease, Server};
 use crate::node::leasing::{Leasing, Lessor, Outgoing, is_for_server};
 use crate::node::{DropReason, LinkId, Verdict};
@@ -13,6 +14,7 @@ impl Router {
     /// Serves DHCP on the links of the server's configuration. Leases of shared addresses become bindings.
     pub fn serve_dhcp(&mut self, server: Server, now: Instant) {
         self.dhcp = Some(Leasing::new(server));
+        self.accounts = Some(Accounts::new(self.links.len()));
         self.drain(now);
     }
 
@@ -36,7 +38,11 @@ impl Router {
     /// Does what the server wants.
     pub(super) fn drain_dhcp(&mut self, now: Instant) {
         while let Some(granted) = self.dhcp.as_mut().and_then(|dhcp| dhcp.poll_granted(now)) {
-            granted.report(self.bind(granted.ip, granted.hardware, &granted.records, now));
+            let result = self.bind(granted.ip, granted.hardware, &granted.records, now);
+            if result.is_ok() {
+                self.open_accounts(granted.ip, granted.hardware, now);
+            }
+            granted.report(result);
         }
         while let Some(reply) = self.dhcp.as_mut().and_then(Leasing::poll_transmit) {
             let Some(attached) = self.links.get(reply.link) else { continue };

@@ -1,5 +1,6 @@
 //! The router, frame by frame: the verdict, what it sends, and every counter that changes.
 
+mod accounts;
 mod dhcp;
 mod errors;
 mod waiting;

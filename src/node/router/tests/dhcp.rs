@@ -15,7 +15,7 @@ const POOLS: &str = "lease = 600\n[[shared]]\naddresses = \"198.51.100.2\"\nsche
 const EVERYBODY: Ipv4Addr = Ipv4Addr::BROADCAST;
 const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
-fn router() -> Bench<Router> {
+pub(super) fn router() -> Bench<Router> {
     let now = Instant::from_secs(1);
     let config = RouterConfig { authority: true, ..router_config() };
     let links = vec![ServerLink { link: LAN.0, address: config.links[LAN.0].address, router: Some(ROUTER) }];
