@@ -62,7 +62,11 @@ fn router(hosts: &[HostKey], leased: bool) -> Router {
         link("outside", Role::Outside, OUTSIDE_MAC, "203.0.113.1/24"),
     ];
     let shared: Vec<_> = hosts.iter().map(|host| (host.ip, host.set.scheme())).collect();
-    let served = vec![ServerLink { link: LAN.0, address: links[LAN.0].address }];
+    let served = vec![ServerLink {
+        link: LAN.0,
+        address: links[LAN.0].address,
+        router: Some(links[LAN.0].address.address()),
+    }];
     let config =
         RouterConfig { links, shared, authority: true, routes: Vec::new(), pro: DEFAULT_PRO, seed: 1 };
     let mut router = Router::new(config, NOW);

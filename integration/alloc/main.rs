@@ -203,7 +203,8 @@ fn router_that_counts_for_leases() {
     // The first host has two sets.
     let leases = [lease(1, set("0,4,1")), lease(1, set("0,4,2")), lease(2, set("0,4,3"))];
     let pools = "[[shared]]\naddresses = \"198.51.100.2\"\nscheme = [0, 4]\n";
-    let links = vec![ServerLink { link: lan.0, address: "198.51.100.1/24".parse().unwrap(), router: None }];
+    let links =
+        vec![ServerLink { link: lan.0, address: "198.51.100.1/24".parse().unwrap(), router: Some(ROUTER) }];
     let server = Server::new(Config::parse(pools, links, 1).unwrap(), leases.clone(), now);
     router.serve_dhcp(server, now);
     know_the_server(&mut router, now);
