@@ -33,10 +33,10 @@ const EXAMPLES: &str = "Examples, in the namespace of the host's programs, where
   pearp host --name h1 --lan lab-lan:h1 --mac 02:00:00:00:02:01 --address 198.51.100.2/24 \\
              --gateway 198.51.100.1 --psid 0,4,1 --hook netns/lease-hook
 
-The hook is called as `HOOK bound` when the set is in use, with the variables interface, ip, prefix_len, router,
-ports, program_ports, stack_ports, port_range and reserved_ports; it gives the programs their address. With --dhcp
-there are dns, domain and serverid as well, and it is also called as `HOOK renew`, and as `HOOK deconfig` when the
-lease is over.
+The hook is called as `HOOK bound` when an address is in use, with the variables interface, ip, addresses, prefix_len,
+router, ports, program_ports, stack_ports, port_range and reserved_ports; it gives the programs their address. With
+--dhcp there are dns, domain and serverid as well, and it is also called as `HOOK renew` when the lease lasts longer or
+has other ports, and as `HOOK deconfig` when an address is used no longer.
 SIGTERM or Ctrl-C ends the host; the TUN keeps its address. A set of the command line is given back (RELEASE), a
 lease is kept unless --release says otherwise.";
 

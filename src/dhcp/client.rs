@@ -276,6 +276,12 @@ impl Client {
         self.lease.as_ref()
     }
 
+    /// Of which address it has something, or is about to have.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        let kept = self.lease.as_ref().map(|lease| lease.address.address());
+        kept.or_else(|| Some(self.wanted?.ip))
+    }
+
     /// Whether it looks for an offer, or waits before it does so.
     pub fn is_looking(&self) -> bool {
         matches!(self.state, ClientState::Init | ClientState::Selecting)
@@ -437,6 +443,13 @@ impl Client {
             self.declined.pop_front();
         }
         self.declined.push_back((ip, set, now + DECLINED_TIME));
+    }
+
+    /// Gives the lease back, of which nothing can be made, and looks for another one later.
+    pub fn refuse(&mut self, now: Instant) {
+        self.release(now);
+        self.wanted = None;
+        self.enter(ClientState::Init, now + MAX_RETRY);
     }
 
     /// Gives the lease back and does nothing more.

@@ -412,32 +412,37 @@ impl Server {
                 && self.is_allowed(context, *slot)
                 && self.is_free_for(&request.client, *slot, now)
         };
-        let own = || self.table.of_client(&request.client).map(Lease::slot);
+        // An offer that nobody took says nothing about whose the slot is.
+        let had = |lease: &&Lease| lease.state != LeaseState::Offered || lease.is_live(now);
+        let own = || self.table.of_client(&request.client).filter(had).map(Lease::slot);
         let asked = request.requested.map(|ip| (ip, request.set.unwrap_or(Psid::FULL)));
         // What is reserved precedes what the client has, so that a new reservation takes effect; of several
         // reservations the one that it has precedes the others.
-        let chosen = own()
-            .filter(|slot| self.reserved.contains(slot))
-            .chain(self.reservations(request))
-            .chain(own())
-            .chain(asked)
-            .find(fits);
-        if chosen.is_some() {
-            return chosen;
-        }
-        // PE-ARP rule 103: a host that is short of ports can use a further set of its own address only.
-        if let Some((ip, Psid::FULL)) = asked.filter(|_| shared) {
+        let known = || {
+            let reserved = own().filter(|slot| self.reserved.contains(slot));
+            reserved.chain(self.reservations(request)).chain(own()).chain(asked)
+        };
+        // PE-ARP rule 103: who names an address without a set is short of ports there.
+        if let Some(ip) = request.requested.filter(|_| shared && request.set.is_none()) {
             let free = |pool: &Pool| {
                 let slots = pool.slots_of(ip);
                 let count = slots.clone().count();
                 let mut from_start = slots.cycle().skip(usize::from(start) % count.max(1)).take(count);
                 from_start.find(|slot| !self.reserved.contains(slot) && fits(slot))
             };
-            if let Some(slot) = self.config.pools.iter().find_map(free) {
+            let here = known().filter(|slot| slot.0 == ip).find(fits);
+            if let Some(slot) = here.or_else(|| self.config.pools.iter().find_map(free)) {
                 return Some(slot);
             }
+            // Nothing else is of use for a host that has a set of the address, and an offer would keep it from others.
+            let sibling =
+                |lease: &Lease| lease.ip == ip && lease.client != request.client && lease.is_live(now);
+            if self.table.of_hardware(request.hardware).any(sibling) {
+                return None;
+            }
         }
-        self.any(context, shared)
+        let known = known().find(fits);
+        known.or_else(|| self.any(context, shared))
     }
 
     /// Some slot that is free, from a random place on: RFC 6056 counts on ports that are hard to guess.
@@ -462,19 +467,27 @@ impl Server {
         };
         let fits =
             |slot: &Slot| !self.reserved.contains(slot) && self.is_free_for(&request.client, *slot, now);
-        let free = || (start..size).chain(0..start.min(size)).filter_map(at).filter(fits);
+        let slots = || (start..size).chain(0..start.min(size)).filter_map(at);
         // PE-ARP rule 124: a host that has other leases gets another address, and of that the same set, so that one
         // choice of source ports fits both.
         let has = |lease: &&Lease| lease.client != request.client && lease.is_live(now);
         let others: Vec<Slot> =
             self.table.of_hardware(request.hardware).filter(has).map(Lease::slot).collect();
-        let elsewhere = || free().filter(|slot| others.iter().all(|(ip, _)| *ip != slot.0));
-        let found = if others.is_empty() {
-            free().next()
-        } else {
-            let same = elsewhere().find(|slot| others.iter().any(|(_, set)| *set == slot.1));
-            same.or_else(|| elsewhere().next()).or_else(|| free().next())
+        let is_elsewhere = |ip: Ipv4Addr| others.iter().all(|(other, _)| *other != ip);
+        let same_set = |pool: &&Pool| {
+            let addresses = pool.addresses().filter(|ip| is_elsewhere(*ip));
+            let mut same = addresses.flat_map(|ip| others.iter().map(move |(_, set)| (ip, *set)));
+            same.find(|slot| pool.gives(*slot) && fits(slot))
         };
+        let found = pools
+            .iter()
+            .find_map(same_set)
+            // Where it has all of them already, there is nothing to be looked through.
+            .or_else(|| {
+                let elsewhere = pools.iter().any(|pool| pool.addresses().any(is_elsewhere));
+                slots().filter(|slot| elsewhere && is_elsewhere(slot.0)).find(fits)
+            })
+            .or_else(|| slots().find(fits));
         if found.is_none() {
             tracing::warn!(%network, shared, "no address left to lease: make the pools larger");
             self.full.insert((network, shared), now + FULL_TIME);

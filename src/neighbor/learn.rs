@@ -245,12 +245,16 @@ impl Neighbors {
         plain: bool,
         now: Instant,
     ) -> Result<(), Refused> {
+        // What is said of an address names all sets of it.
+        let mut announced = Vec::new();
         for (own, port) in claimed.iter().copied() {
             let Some(claim) = self.own.claim_mut(own) else { continue };
+            let ip = claim.set.ip;
             if !claim.phase.holds() || claim.must_yield(now) {
                 self.lose_own(own, hardware, port, now);
             } else if claim.defend(now) {
-                if self.config.pe {
+                if self.config.pe && !announced.contains(&ip) {
+                    announced.push(ip);
                     self.announce_own(own, now);
                 }
                 if plain {

@@ -43,6 +43,11 @@ impl EchoMap {
         self.allocator.add(identifiers);
     }
 
+    /// These identifiers are given to no new request, or are so again.
+    pub(super) fn set_closed(&mut self, identifiers: &PortBitmap, closed: bool) {
+        self.allocator.set_closed(identifiers, closed);
+    }
+
     /// Takes identifiers out, with what they are mapped to.
     pub(super) fn end(&mut self, identifiers: &PortBitmap) {
         for identifier in identifiers.ports() {

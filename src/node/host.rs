@@ -8,6 +8,7 @@
 
 mod address;
 mod programs;
+mod streams;
 
 use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,12 +20,13 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
 use super::ethernet::{Interface, Payload, ip_bytes, report};
 use super::services::{ServicePorts, Services};
-use super::stack::{EchoPort, Stack, StackError, StreamId, StreamState};
+use super::stack::{EchoPort, Stack, StackError};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::IcmpLimit;
 use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnId, Refused, Target};
 use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
+use crate::wire::pe_arp::MAX_RECORDS;
 use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Segments, ipv4};
 use address::DividedSet;
 pub use address::{HostAddress, SetConfig};
@@ -84,8 +86,11 @@ pub enum SetError {
     #[error("{0} is not on the network of this host's other addresses")]
     Network(Ipv4Cidr),
     /// There are too many.
-    #[error("a host has at most {MAX_SETS} sets")]
+    #[error("a host has at most {MAX_SETS} sets, and {MAX_RECORDS} ranges of an address")]
     TooMany,
+    /// It has ports of it already.
+    #[error("this host has ports of that set already")]
+    Overlap,
 }
 
 /// The LAN.
@@ -104,6 +109,7 @@ pub struct Host {
     /// Addresses that it has had.
     stacks: u32,
     stack_ports: Option<u32>,
+    echo: EchoPort,
     mtu: usize,
     leak_policy: LeakPolicy,
     leaks: Leaks,
@@ -161,6 +167,7 @@ impl Host {
             addresses: Vec::new(),
             stacks: 0,
             stack_ports: options.stack_ports,
+            echo: options.echo,
             mtu: options.mtu,
             leak_policy: options.leaks,
             leaks: Leaks::new(),
@@ -200,10 +207,24 @@ impl Host {
         if config.address.network() != self.first().cidr().network() {
             return Err(SetError::Network(config.address));
         }
-        if self.addresses.iter().map(|address| address.sets().count()).sum::<usize>() >= MAX_SETS {
+        let own = config.own_set(now);
+        let same = self.address_of(config.address.address());
+        let others = same.iter().flat_map(|address| address.sets()).map(|(_, set)| set);
+        if others
+            .clone()
+            .any(|set| config.set.ranges().iter().any(|range| range.ports().any(|port| set.contains(port))))
+        {
+            return Err(SetError::Overlap);
+        }
+        let records = |set: &PortSet| match set {
+            PortSet::Psid(_) => 1,
+            PortSet::Ranges(ranges) => ranges.len(),
+        };
+        let sets = self.addresses.iter().flat_map(HostAddress::sets).count();
+        if sets >= MAX_SETS || others.map(records).sum::<usize>() + own.records.len() > MAX_RECORDS {
             return Err(SetError::TooMany);
         }
-        let id = self.interface.neighbors.add_own(config.own_set(now));
+        let id = self.interface.neighbors.add_own(own);
         let divided = DividedSet::new(id, config.set.clone(), self.stack_ports);
         match self.find(config.address.address()) {
             Some(at) => self.addresses[at].add(divided, &self.interface.neighbors),
@@ -223,18 +244,30 @@ impl Host {
         }
         self.interface.neighbors.remove_own(id);
         self.lost.remove(&id);
-        self.addresses[at].remove(id, &self.interface.neighbors);
+        self.addresses[at].remove(id, &self.interface.neighbors, now);
         if self.addresses[at].sets().next().is_none() {
             self.addresses.remove(at);
         }
+        self.keep_serving(now);
         self.drain(now);
         true
+    }
+
+    /// The echo service goes to what is left, where its port was not chosen.
+    fn keep_serving(&mut self, now: Instant) {
+        let first = &mut self.addresses[0];
+        if self.echo == EchoPort::Lowest && first.services() == ServicePorts::default() {
+            let free: Vec<u16> = first.stack_part.ports().filter(|port| !first.stack.uses(*port)).collect();
+            // The lowest of them is one of them.
+            first.serve(Services::echo(self.echo, &free, now).unwrap_or_else(|_| Services::none(now)));
+        }
     }
 
     /// Begins no new flow of the own stack on a set, which is to be given back; or, if it is not `draining`, does so
     /// again.
     pub fn set_draining(&mut self, id: OwnId, draining: bool) {
-        self.addresses.iter_mut().for_each(|address| address.set_draining(id, draining));
+        let neighbors = &self.interface.neighbors;
+        self.addresses.iter_mut().for_each(|address| address.set_draining(id, draining, neighbors));
     }
 
     /// Believes these nodes, too, when they speak for others.
@@ -333,65 +366,6 @@ impl Host {
     /// Which of its addresses this is.
     fn find(&self, ip: Ipv4Addr) -> Option<usize> {
         self.addresses.iter().position(|address| address.ip() == ip)
-    }
-
-    /// Opens a TCP connection from the stack part of the first address.
-    ///
-    /// # Errors
-    /// See [`StackError`].
-    pub fn connect(&mut self, to: Ipv4Addr, port: u16, now: Instant) -> Result<StreamId, StackError> {
-        if !is_host(to) {
-            return Err(StackError::Address);
-        }
-        let id = self.addresses[0].stack.connect(to, port, &mut self.rng)?;
-        self.run_stack(now);
-        Ok(id)
-    }
-
-    fn stack_of(&mut self, id: StreamId) -> Option<&mut Stack> {
-        self.addresses.iter_mut().map(|address| &mut address.stack).find(|stack| stack.number() == id.stack)
-    }
-
-    /// The source port of a stream.
-    pub fn stream_port(&self, id: StreamId) -> Option<u16> {
-        let stacks = self.addresses.iter().map(|address| &address.stack);
-        stacks.filter(|stack| stack.number() == id.stack).find_map(|stack| stack.local_port(id))
-    }
-
-    /// What a stream can do.
-    pub fn stream_state(&mut self, id: StreamId) -> StreamState {
-        self.stack_of(id).map_or(StreamState::Closed, |stack| stack.state(id))
-    }
-
-    /// Sends bytes on a stream; how many there was room for.
-    pub fn stream_send(&mut self, id: StreamId, bytes: &[u8], now: Instant) -> usize {
-        let sent = self.stack_of(id).map_or(0, |stack| stack.send(id, bytes));
-        if sent > 0 {
-            self.run_stack(now);
-        }
-        sent
-    }
-
-    /// Reads bytes from a stream; how many.
-    pub fn stream_receive(&mut self, id: StreamId, space: &mut [u8], now: Instant) -> usize {
-        let received = self.stack_of(id).map_or(0, |stack| stack.receive_stream(id, space));
-        if received > 0 {
-            // The window has opened.
-            self.run_stack(now);
-        }
-        received
-    }
-
-    /// Closes the own side of a stream.
-    pub fn stream_close(&mut self, id: StreamId, now: Instant) {
-        self.stack_of(id).into_iter().for_each(|stack| stack.close(id));
-        self.run_stack(now);
-    }
-
-    /// Leaves a stream for good.
-    pub fn stream_leave(&mut self, id: StreamId, now: Instant) {
-        self.stack_of(id).into_iter().for_each(|stack| stack.leave(id, now));
-        self.run_stack(now);
     }
 
     /// A packet for a port of an own set.
@@ -523,7 +497,7 @@ impl Host {
 
     /// Whether a port of an address is part of the own sets in use.
     fn owns(&self, ip: Ipv4Addr, port: u16) -> bool {
-        self.addresses.iter().any(|address| address.ip() == ip && address.owns(port))
+        self.addresses.iter().any(|address| address.ip() == ip && address.in_use && address.owns(port))
     }
 
     fn give_to_stack(&mut self, at: usize, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
@@ -582,7 +556,7 @@ impl Host {
             return Err(DropReason::SetNotHeld);
         }
         if let Some(to) = self.find(key.destination_address)
-            && key.destination.is_some_and(|port| self.addresses[to].owns(port))
+            && key.destination.is_some_and(|port| self.owns(key.destination_address, port))
         {
             if self.addresses[to].is_for_programs(&key, frame, now) {
                 return Ok(Verdict::Forward(TUN));

@@ -13,6 +13,8 @@ mod growth;
 use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, VecDeque};
 
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, UdpPacket};
 
@@ -24,17 +26,15 @@ use super::{
 };
 use crate::dhcp::client::{self, Client, ClientLease, ClientState, Ignored, Wish};
 use crate::neighbor::{Entry, OwnId};
-use crate::ports::{PortBitmap, PortSet};
+use crate::ports::PortSet;
 use crate::wire::{Frame, Medium, ipv4};
-use growth::{Advice, Growth};
+use growth::Growth;
 
 pub(super) const SERVER_PORT: u16 = 67;
 pub(super) const CLIENT_PORT: u16 = 68;
 
 /// Leases of a host, of all its addresses.
 pub const MAX_LEASES: usize = 8;
-/// IAIDs of further sets are so much larger than those of addresses.
-pub const FURTHER_IAID: u32 = 0x1_0000;
 /// How often somebody is to look which ports are in use, while programs send.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The same while there are further sets, which may have to be given back, and nobody sends.
@@ -92,8 +92,9 @@ struct Tenancy {
 }
 
 impl Tenancy {
+    /// The address that it has something of, or is about to have.
     fn ip(&self) -> Option<Ipv4Addr> {
-        self.client.kept().map(|lease| lease.address.address())
+        self.client.address()
     }
 
     fn is_further_at(&self, ip: Ipv4Addr) -> bool {
@@ -113,7 +114,7 @@ struct Use {
 #[derive(Debug)]
 pub struct LeasedHost {
     config: LeasedConfig,
-    /// The first one is for an address and always there.
+    /// There are always as many for addresses as addresses are wanted.
     tenancies: Vec<Tenancy>,
     host: Option<Host>,
     /// While there is no host, which otherwise counts.
@@ -127,6 +128,10 @@ pub struct LeasedHost {
     /// Now.
     looks: bool,
     looked: Instant,
+    /// Nobody can look.
+    blind: bool,
+    /// Seeds of the clients: one that takes the place of another must not repeat its xids.
+    rng: ChaCha8Rng,
 }
 
 /// The UDP payload of a DHCP packet that has lost its Ethernet header.
@@ -163,27 +168,40 @@ impl LeasedHost {
             look: None,
             looks: false,
             looked: now,
+            blind: false,
+            rng: ChaCha8Rng::seed_from_u64(config.client.seed),
             config,
         };
-        let first = this.config.client.iaid;
-        let addresses = this.config.addresses.clamp(1, MAX_LEASES as u32);
-        let stored = this.config.stored.clone();
-        for iaid in (0..addresses).map(|n| first.wrapping_add(n)) {
-            let stored = stored.iter().find(|(of, _)| *of == iaid).map(|(_, lease)| lease.clone());
-            this.want(iaid, Purpose::Address, stored, now);
+        let addresses = this.config.addresses.clamp(1, MAX_LEASES as u32) as usize;
+        let stored = core::mem::take(&mut this.config.stored);
+        for (iaid, lease) in stored.into_iter().filter(|(_, lease)| now < lease.until).take(MAX_LEASES) {
+            let ip = lease.address.address();
+            // The first lease of an address is for that, and others are for more of it.
+            if this.tenancies.iter().any(|one| one.ip() == Some(ip)) {
+                if this.config.grows {
+                    this.want(iaid, Purpose::Further(ip), Some(lease), now);
+                }
+            } else if this.tenancies.iter().filter(|one| one.purpose == Purpose::Address).count() < addresses
+            {
+                this.want(iaid, Purpose::Address, Some(lease), now);
+            }
         }
-        let further = |iaid: u32| this.config.grows && iaid.wrapping_sub(first) >= FURTHER_IAID;
-        let further: Vec<_> = stored.into_iter().filter(|(iaid, _)| further(*iaid)).collect();
-        for (iaid, lease) in further.into_iter().take(MAX_LEASES - this.tenancies.len()) {
-            this.want(iaid, Purpose::Further(lease.address.address()), Some(lease), now);
+        while this.tenancies.iter().filter(|one| one.purpose == Purpose::Address).count() < addresses {
+            this.want(this.free_iaid(), Purpose::Address, None, now);
         }
         this.sync(now);
         this
     }
 
+    fn free_iaid(&self) -> u32 {
+        let first = self.config.client.iaid;
+        let taken = |iaid: u32| self.tenancies.iter().any(|one| one.iaid == iaid);
+        // There are few tenancies.
+        (0..).map(|n| first.wrapping_add(n)).find(|iaid| !taken(*iaid)).unwrap_or(first)
+    }
+
     fn want(&mut self, iaid: u32, purpose: Purpose, stored: Option<ClientLease>, now: Instant) {
-        let seed = self.config.client.seed.wrapping_add(iaid.into());
-        let wish = self.wish_of(iaid, purpose);
+        let (seed, wish) = (self.rng.random(), self.wish_of(iaid, purpose));
         let config = client::Config { iaid, seed, wish, ..self.config.client.clone() };
         let client = Client::new(config, stored, now);
         self.tenancies.push(Tenancy { client, iaid, purpose, set: None, draining: false, over: false });
@@ -209,9 +227,10 @@ impl LeasedHost {
         }
     }
 
-    /// The client of the first lease.
+    /// The client of the first address.
     pub fn client(&self) -> &Client {
-        &self.tenancies[0].client
+        let first = self.tenancies.iter().position(|one| one.purpose == Purpose::Address);
+        &self.tenancies[first.unwrap_or(0)].client
     }
 
     /// The clients of all leases, and of those that it would like to have.
@@ -246,6 +265,11 @@ impl LeasedHost {
         self.sync(now);
     }
 
+    /// Nobody can say which ports are in use: it neither grows nor shrinks from now on.
+    pub fn end_looks(&mut self) {
+        (self.blind, self.look, self.looks) = (true, None, false);
+    }
+
     /// Whether [`LeasedHost::observe`] is due; once.
     pub fn wants_look(&mut self) -> bool {
         core::mem::take(&mut self.looks)
@@ -260,106 +284,6 @@ impl LeasedHost {
     /// Whether a set is to be given back.
     pub fn is_draining(&self, id: OwnId) -> bool {
         self.tenancies.iter().any(|one| one.set == Some(id) && one.draining)
-    }
-
-    /// These local addresses and ports are in use by programs; an unspecified address stands for all of them. Asks for
-    /// further sets, or gives some back (PE-ARP rule 103).
-    pub fn observe(&mut self, in_use: &[(Ipv4Addr, u16)], now: Instant) {
-        self.looked = now;
-        let addresses = self.host.iter().flat_map(|host| host.addresses());
-        let shared: Vec<_> = addresses.filter(|address| address.is_shared()).map(HostAddress::cidr).collect();
-        let mut before = core::mem::take(&mut self.uses);
-        for ip in shared.iter().map(|cidr| cidr.address()) {
-            let one = before.remove(&ip).unwrap_or_default();
-            self.uses.insert(ip, one);
-            let used = in_use.iter().filter(|(of, _)| *of == ip || of.is_unspecified());
-            let used: PortBitmap = used.map(|(_, port)| *port).collect();
-            self.observe_address(ip, &used, now);
-        }
-        let grown = self.tenancies.iter().any(|one| one.purpose != Purpose::Address);
-        self.look = grown.then_some(now + LOOK_INTERVAL_IDLE);
-        self.sync(now);
-    }
-
-    fn observe_address(&mut self, ip: Ipv4Addr, used: &PortBitmap, now: Instant) {
-        let Some(address) = self.host.as_ref().and_then(|host| host.address_of(ip)) else { return };
-        let Some(one) = self.uses.get_mut(&ip) else { return };
-        let open = address.open_part();
-        let was_full = one.total > 0 && one.used >= one.total;
-        (one.total, one.used) =
-            (open.count(), open.ports().filter(|port| used.contains(*port)).count() as u32);
-        let (total, used_now) = (one.total, one.used);
-        if used_now >= total && !was_full {
-            tracing::warn!(%ip, ports = total, "every port of this host's set is in use: what programs open now fails \
-                 with \"Cannot assign requested address\"; see `pearp ports`");
-        }
-        let advice = one.growth.observe(used_now, total, now);
-        if self.config.grows {
-            match advice {
-                Advice::Grow => self.grow(ip, now),
-                Advice::Shrink => self.shrink(ip, used),
-                Advice::Keep => {}
-            }
-            if advice != Advice::Grow {
-                // What is not needed any more, and has not come.
-                let futile = |one: &&mut Tenancy| one.is_further_at(ip) && one.client.is_looking();
-                self.tenancies.iter_mut().filter(futile).for_each(|one| one.over = true);
-            }
-            self.give_back(ip, used, now);
-        }
-    }
-
-    fn grow(&mut self, ip: Ipv4Addr, now: Instant) {
-        let host = self.host.as_mut();
-        let draining = self.tenancies.iter_mut().find(|one| one.draining && one.is_further_at(ip));
-        if let (Some(host), Some(one)) = (host, draining) {
-            one.draining = false;
-            one.set.into_iter().for_each(|id| host.set_draining(id, false));
-            self.changed(ip);
-            return;
-        }
-        let pending = |one: &Tenancy| one.is_further_at(ip) && one.client.lease().is_none();
-        if self.tenancies.len() >= MAX_LEASES || self.tenancies.iter().any(pending) {
-            return;
-        }
-        // A whole address cannot grow; of a part, there may be more.
-        let first = self.config.client.iaid.wrapping_add(FURTHER_IAID);
-        let free = |iaid: &u32| self.tenancies.iter().all(|one| one.iaid != *iaid);
-        if let Some(iaid) = (0..MAX_LEASES as u32).map(|n| first.wrapping_add(n)).find(free) {
-            tracing::info!(%ip, "programs use most of this host's ports; asking for a further set");
-            self.want(iaid, Purpose::Further(ip), None, now);
-        }
-    }
-
-    /// Begins to give back the further set of which least is in use.
-    fn shrink(&mut self, ip: Ipv4Addr, used: &PortBitmap) {
-        let Some(host) = &mut self.host else { return };
-        let in_use = |id: OwnId| {
-            let ports = host.address_of(ip).and_then(|address| address.program_part_of(id));
-            ports.map_or(0, |ports| ports.ports().filter(|port| used.contains(*port)).count())
-        };
-        let open = self.tenancies.iter_mut().filter(|one| one.is_further_at(ip) && !one.draining);
-        let least = open.filter_map(|one| one.set.map(|id| (id, one))).min_by_key(|(id, _)| in_use(*id));
-        let Some((id, one)) = least else { return };
-        one.draining = true;
-        host.set_draining(id, true);
-        tracing::info!(%ip, "programs use few of this host's ports; a further set is given back when nothing uses it");
-        self.changed(ip);
-    }
-
-    /// Gives back what is draining and has no flow any more.
-    fn give_back(&mut self, ip: Ipv4Addr, used: &PortBitmap, now: Instant) {
-        let idle = |one: &Tenancy| {
-            let address = self.host.as_ref().and_then(|host| host.address_of(ip));
-            let idle = |id| address.is_some_and(|address| address.is_idle(id, used));
-            one.draining && one.is_further_at(ip) && one.set.is_some_and(idle)
-        };
-        let idle: Vec<_> = (0..self.tenancies.len()).filter(|at| idle(&self.tenancies[*at])).collect();
-        for at in idle {
-            self.tenancies[at].client.release(now);
-            self.tenancies[at].over = true;
-            self.end_set(at, now);
-        }
     }
 
     /// Whether a frame from the LAN is for a client: to port 68, which belongs to nobody (PE-ARP rule 100).
@@ -381,7 +305,11 @@ impl LeasedHost {
             match one.client.handle_message(source, message, now) {
                 // An answer to the question of another one.
                 Err(Ignored::Foreign) => {}
-                result => return Ok(result.map(|()| Verdict::Delivered)?),
+                result => {
+                    // What one of them is about to have is nothing for the others.
+                    self.wish();
+                    return Ok(result.map(|()| Verdict::Delivered)?);
+                }
             }
         }
         Err(Ignored::Foreign.into())
@@ -396,7 +324,7 @@ impl LeasedHost {
             self.send(at);
         }
         let before = self.tenancies.len();
-        self.tenancies.retain(|one| !one.over || one.purpose == Purpose::Address);
+        self.tenancies.retain(|one| !one.over);
         if self.tenancies.len() < before {
             self.wish();
         }
@@ -414,9 +342,12 @@ impl LeasedHost {
                     self.events.push_back(LeaseEvent::Changed(lease));
                 }
                 client::Event::Lost => {
+                    let host = self.host.as_ref();
+                    let set = self.tenancies[at].set;
+                    let of_set = |address: &&HostAddress| set.is_some_and(|id| address.has_set(id));
+                    let ip = host.and_then(|host| host.addresses().iter().find(of_set)).map(HostAddress::ip);
                     self.end_set(at, now);
-                    // Where more ports are still needed, they are asked for again.
-                    self.tenancies[at].over = self.tenancies[at].purpose != Purpose::Address;
+                    ip.into_iter().for_each(|ip| self.succeed(at, ip));
                 }
             }
             self.wish();
@@ -451,6 +382,27 @@ impl LeasedHost {
             });
         }
         true
+    }
+
+    /// Where the lease of an address is lost and a further set of it stays, that one is for the address from now on.
+    fn succeed(&mut self, at: usize, ip: Ipv4Addr) {
+        let stays = |one: &Tenancy| one.is_further_at(ip) && one.set.is_some();
+        if self.tenancies[at].purpose == Purpose::Address
+            && let Some(other) = self.tenancies.iter().position(stays)
+        {
+            self.tenancies[at].purpose = Purpose::Further(ip);
+            self.tenancies[other].purpose = Purpose::Address;
+            self.keep(other);
+        }
+    }
+
+    /// A set that was to be given back is not.
+    fn keep(&mut self, at: usize) {
+        let one = &mut self.tenancies[at];
+        if let (true, Some(host), Some(id)) = (core::mem::take(&mut one.draining), &mut self.host, one.set) {
+            host.set_draining(id, false);
+            one.ip().into_iter().for_each(|ip| self.changed(ip));
+        }
     }
 
     /// The ports of an address have changed.
@@ -495,9 +447,10 @@ impl LeasedHost {
         match host.add_set(first, now) {
             Ok(id) => self.tenancies[at].set = Some(id),
             Err(error) => {
+                // For an address it is tried again: when the others have ended, it is of use.
                 tracing::error!(address = %lease.address, "a lease cannot be used, and is given back: {error}");
-                self.tenancies[at].client.release(now);
-                self.tenancies[at].over = true;
+                self.tenancies[at].client.refuse(now);
+                self.tenancies[at].over = self.tenancies[at].purpose != Purpose::Address;
             }
         }
     }
@@ -572,7 +525,9 @@ impl Node for LeasedHost {
             self.sync(now);
             return verdict;
         }
-        if link == TUN {
+        // Only of a shared address there can be too few ports.
+        let shares = |host: &Host| host.addresses().iter().any(HostAddress::is_shared);
+        if link == TUN && !self.blind && self.host.as_ref().is_some_and(shares) {
             let soon = self.looked + LOOK_INTERVAL;
             self.look = Some(self.look.map_or(soon, |look| look.min(soon)).max(now));
         }
@@ -583,8 +538,8 @@ impl Node for LeasedHost {
             return verdict;
         };
         let verdict = host.handle_frame(link, frame, now);
-        // Only what came by the LAN can have taken the set.
-        if link != TUN {
+        // Only what came by the LAN can have taken a set; but time goes on with every frame.
+        if link != TUN || self.tenancies.iter().any(|one| one.client.state() == ClientState::Probing) {
             self.sync(now);
         }
         verdict

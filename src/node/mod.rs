@@ -28,7 +28,7 @@ pub use host::{
     Host, HostAddress, HostConfig, HostLinks, HostOptions, Leak, LeakPolicy, SetConfig, SetError,
 };
 pub use leak_map::MappedLeak;
-pub use leased::{FURTHER_IAID, LeaseEvent, LeasedConfig, LeasedHost, MAX_LEASES};
+pub use leased::{LeaseEvent, LeasedConfig, LeasedHost, MAX_LEASES};
 pub use leasing::Lessor;
 pub use router::{Role, Route, Router, RouterConfig, RouterLink, Tally, Traffic};
 pub use services::ServicePorts;

@@ -100,6 +100,19 @@ impl Services {
         Self { at, page, room, limit, connections, datagrams }
     }
 
+    /// Whether one of them is on the port.
+    pub(super) fn is_at(&self, port: u16) -> bool {
+        [self.at.udp_echo, self.at.tcp_echo, self.at.http].contains(&Some(port))
+    }
+
+    /// Ends what goes on.
+    pub(super) fn end(&mut self, sockets: &mut SocketSet<'static>) {
+        let handles = self.connections.drain(..).map(|one| one.handle).chain(self.datagrams.take());
+        for handle in handles {
+            sockets.remove(handle);
+        }
+    }
+
     /// Where they are.
     pub(super) fn ports(&self) -> ServicePorts {
         self.at

@@ -130,22 +130,40 @@ impl Stack {
         });
         // `Medium::Ip` needs no next hop: everything goes to the host's own layer.
         let _ = interface.routes_mut().add_default_ipv4_route(address);
-        let mut allocator = Allocator::new(ports.iter().copied());
-        let ServicePorts { udp_echo, tcp_echo, http } = services.ports();
-        for port in [udp_echo, tcp_echo, http].into_iter().flatten() {
-            allocator.reserve(port);
-        }
-        Self {
+        let mut stack = Self {
             number,
             interface,
             device,
             sockets: SocketSet::new(Vec::new()),
             streams: Slab::new(),
             leaving: Vec::new(),
-            allocator,
+            allocator: Allocator::new(ports.iter().copied()),
             address,
-            services,
+            services: Services::none(now),
+        };
+        stack.serve(services);
+        stack
+    }
+
+    /// Offers these services in place of those before.
+    pub(super) fn serve(&mut self, services: Services) {
+        self.services.end(&mut self.sockets);
+        let ports = |services: &Services| {
+            let ServicePorts { udp_echo, tcp_echo, http } = services.ports();
+            [udp_echo, tcp_echo, http].into_iter().flatten()
+        };
+        for port in ports(&self.services) {
+            self.allocator.release(port);
         }
+        for port in ports(&services) {
+            self.allocator.reserve(port);
+        }
+        self.services = services;
+    }
+
+    /// Whether a socket has the port that is no service's.
+    pub(super) fn is_busy(&self, port: u16) -> bool {
+        self.uses(port) && !self.services.is_at(port)
     }
 
     pub(super) fn number(&self) -> u32 {
@@ -162,8 +180,11 @@ impl Stack {
         self.allocator.set_closed(ports, closed);
     }
 
-    /// Takes ports away, and ends the streams on them.
-    pub(super) fn remove_ports(&mut self, ports: &PortBitmap) {
+    /// Takes ports away, and ends the streams and services on them.
+    pub(super) fn remove_ports(&mut self, ports: &PortBitmap, now: Instant) {
+        if ports.ports().any(|port| self.services.is_at(port)) {
+            self.serve(Services::none(now));
+        }
         let leaving = self.leaving.iter().map(|(stream, _)| stream);
         for stream in self.streams.iter().map(|(_, stream)| stream).chain(leaving) {
             if ports.contains(stream.port) {

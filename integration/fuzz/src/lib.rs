@@ -13,9 +13,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use pearp::dhcp::client::{self, ClientLease};
 use pearp::dhcp::{Config, Lease, LeaseState, Server, ServerLink};
 use pearp::node::{
-    Dhcpd, DhcpdConfig, EchoPort, FURTHER_IAID, Host, HostConfig, HostLinks, HostOptions, LeakPolicy,
-    LeasedConfig, LeasedHost, Lessor, LinkId, Node, Role, Router, RouterConfig, RouterLink, SetConfig, Swarm,
-    SwarmConfig,
+    Dhcpd, DhcpdConfig, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig,
+    LeasedHost, Lessor, LinkId, Node, Role, Router, RouterConfig, RouterLink, SetConfig, Swarm, SwarmConfig,
 };
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
@@ -357,7 +356,7 @@ pub fn leased(data: &[u8]) {
     let stored = vec![
         (0, lease("198.51.100.2/24", "0,4,1")),
         (1, lease("198.51.100.3/24", "0,4,1")),
-        (FURTHER_IAID, lease("198.51.100.2/24", "0,4,5")),
+        (2, lease("198.51.100.2/24", "0,4,5")),
     ];
     let config = LeasedConfig { options, client, addresses: 2, grows: true, stored };
     let mut leased = LeasedHost::new(config, now);

@@ -9,8 +9,10 @@ use anyhow::Context;
 
 use crate::dhcp::client::ClientLease;
 use crate::node::{Host, HostAddress};
-use crate::ports::PortRange;
+use crate::ports::{PortBitmap, PortRange};
 
+/// Ports below are for programs with the right to them, which bind them.
+const FIRST_UNPRIVILEGED: u16 = 1024;
 /// Calls that wait for the one that runs. A lease that comes and goes faster than that is not worth following.
 const MAX_WAITING: usize = 16;
 
@@ -93,7 +95,10 @@ pub(super) fn lost(ip: Ipv4Addr, host: Option<&Host>) -> Vec<(&'static str, Stri
 fn common(host: &Host) -> Vec<(&'static str, String)> {
     let in_use = || host.addresses().iter().filter(|address| address.is_in_use());
     let Some(first) = in_use().next() else { return Vec::new() };
-    let program = first.open_part().ranges();
+    // The kernel chooses no privileged ports (`ip_unprivileged_port_start`).
+    let ports = first.open_part();
+    let ports: PortBitmap = ports.ports().filter(|port| *port >= FIRST_UNPRIVILEGED).collect();
+    let program = ports.ranges();
     let lowest = program.first().map_or(0, |range| range.first());
     let highest = program.last().map_or(0, |range| range.last());
     let holes: Vec<_> = program
@@ -103,7 +108,7 @@ fn common(host: &Host) -> Vec<(&'static str, String)> {
     let addresses: Vec<_> = in_use().map(|address| address.cidr().address().to_string()).collect();
     vec![
         ("addresses", addresses.join(" ")),
-        ("port_range", format!("{lowest} {highest}")),
+        ("port_range", if program.is_empty() { String::new() } else { format!("{lowest} {highest}") }),
         ("reserved_ports", listed(&holes)),
     ]
 }
@@ -145,5 +150,94 @@ impl Hook {
             self.running = None;
         }
         Ok(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smoltcp::time::{Duration, Instant};
+
+    use super::*;
+    use crate::node::{EchoPort, HostConfig, HostLinks, HostOptions, LeakPolicy, Node, SetConfig};
+    use crate::wire::pe_arp::DEFAULT_PRO;
+
+    fn host(set: &str) -> Host {
+        let options = HostOptions {
+            links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
+            hardware: smoltcp::wire::EthernetAddress([2, 0, 0, 0, 2, 1]),
+            stack_ports: None,
+            echo: EchoPort::Lowest,
+            leaks: LeakPolicy::Map,
+            authorities: Vec::new(),
+            mtu: 1500,
+            pro: DEFAULT_PRO,
+            seed: 1,
+        };
+        let first = config("198.51.100.2/24", set);
+        let mut host = Host::new(HostConfig { options, first }, Instant::ZERO).unwrap();
+        pass(&mut host);
+        host
+    }
+
+    fn config(address: &str, set: &str) -> SetConfig {
+        let set = set.parse::<crate::ports::Psid>().map_or_else(|_| set.parse().unwrap(), Into::into);
+        SetConfig { address: address.parse().unwrap(), gateway: None, set, lease: None }
+    }
+
+    /// Until what it probes is in use.
+    fn pass(host: &mut Host) {
+        let end = Instant::ZERO + Duration::from_secs(10);
+        while let Some(at) = host.poll_timeout(end).filter(|at| *at <= end) {
+            host.handle_timeout(at);
+        }
+    }
+
+    fn shown(variables: &[(&'static str, String)], names: &[&str]) -> Vec<String> {
+        let value = |name: &&str| variables.iter().find(|(of, _)| of == name).map(|(_, value)| value.clone());
+        names.iter().map(|name| value(name).unwrap_or_else(|| "missing".to_owned())).collect()
+    }
+
+    #[test]
+    fn the_kernel_chooses_what_it_may() {
+        for (set, range, reserved) in [
+            ("0,4,1", "4096 7679", ""),
+            // A whole address has privileged ports, too, and the kernel takes none of them for a range.
+            ("0-65535", "1024 57343", ""),
+            ("80-81,2000-2009,3000-3009", "2000 3007", "2010-2999"),
+            ("443", "", ""),
+        ] {
+            let host = host(set);
+            let variables = variables(&host, &host.addresses()[0], None);
+            assert_eq!(shown(&variables, &["port_range", "reserved_ports"]), [range, reserved], "{set}");
+        }
+    }
+
+    #[test]
+    fn each_address_is_told_of_with_all_of_them() {
+        let mut host = host("0,4,1");
+        host.add_set(config("198.51.100.3/24", "0,4,2"), Instant::ZERO).unwrap();
+        let first = &host.addresses()[0];
+        assert_eq!(
+            shown(&variables(&host, first, None), &["addresses"]),
+            ["198.51.100.2"],
+            "it is being probed"
+        );
+        pass(&mut host);
+        host.add_set(config("198.51.100.2/24", "0,4,3"), Instant::ZERO).unwrap();
+        pass(&mut host);
+        let [first, second] = host.addresses() else { panic!("{host:?}") };
+        let names = ["ip", "addresses", "ports", "program_ports", "port_range", "reserved_ports"];
+        let both = "198.51.100.2 198.51.100.3";
+        let ranges = ["4096 15871", "7680-12287"];
+        assert_eq!(
+            shown(&variables(&host, first, None), &names),
+            ["198.51.100.2", both, "4096-8191,12288-16383", "4096-7679,12288-15871", ranges[0], ranges[1]]
+        );
+        assert_eq!(
+            shown(&variables(&host, second, None), &names),
+            ["198.51.100.3", both, "8192-12287", "8192-11775", ranges[0], ranges[1]]
+        );
+        assert_eq!(shown(&lost(Ipv4Addr::LOCALHOST, Some(&host)), &["ip", "addresses"]), ["127.0.0.1", both]);
+        assert_eq!(shown(&lost(Ipv4Addr::LOCALHOST, None), &["ip", "addresses"]), ["127.0.0.1", "missing"]);
     }
 }

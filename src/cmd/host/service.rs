@@ -120,7 +120,10 @@ impl HostService {
         {
             let told = |lease: &ClientLease| {
                 let host = leased.host()?;
-                Some(variables(host, host.address_of(lease.address.address())?, Some(lease)))
+                // What is being probed again is told of when it is in use.
+                let address =
+                    host.address_of(lease.address.address()).filter(|address| address.is_in_use())?;
+                Some(variables(host, address, Some(lease)))
             };
             match event {
                 LeaseEvent::Bound(lease) => {
@@ -185,14 +188,19 @@ impl HostService {
     }
 
     /// Which ports programs use decides about further sets.
-    fn follow_ports(&mut self, now: Instant) -> anyhow::Result<()> {
+    fn follow_ports(&mut self, now: Instant) {
         if let (Station::Leased(leased), Some(watch)) = (&mut self.station, &mut self.watch)
             && leased.wants_look()
-            && let Some(in_use) = watch.poll()?
         {
-            leased.observe(&in_use, now);
+            match watch.poll() {
+                Ok(in_use) => in_use.into_iter().for_each(|in_use| leased.observe(&in_use, now)),
+                Err(error) => {
+                    tracing::error!("{error:#}; this host asks for no further ports, and gives none back");
+                    leased.end_looks();
+                    self.watch = None;
+                }
+            }
         }
-        Ok(())
     }
 
     fn follow_hook(&mut self) -> anyhow::Result<()> {
@@ -295,7 +303,7 @@ impl Service for HostService {
 
     fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
         self.follow_fixed()?;
-        self.follow_ports(now)?;
+        self.follow_ports(now);
         self.follow_lease();
         self.follow_hook()
     }

@@ -412,3 +412,36 @@ fn leases_of_another_scheme_are_respected() {
     }
     assert!(given > 20, "{given}");
 }
+
+/// PE-ARP rule 103: a further set of the address that was named, and no other.
+#[test]
+fn a_further_set_is_of_the_address_that_was_asked_for() {
+    let two = "lease = 3600\n[[shared]]\naddresses = \"198.51.100.2-198.51.100.3\"\nscheme = [0, 1]\n";
+    let mut bench = Bench::new(two);
+    let of = |host: u8, iaid: u8| move |kind| ask(kind, mac(host)).client(&[255, 0, 0, 0, iaid, 0, host]);
+    let (ip, set) = bench.lease(of(2, 0), at(0));
+    // A host without anything is offered what there is; one that has a set of the address can use no other.
+    let elsewhere = bench.answer(&of(1, 9)(Discover).requested(ip), at(1)).slot();
+    assert_ne!(elsewhere.0, ip);
+    bench.nothing(&of(2, 1)(Discover).requested(ip), at(2));
+    assert_eq!(bench.state(elsewhere), Some(LeaseState::Offered));
+    // That it was offered another one is no reason to offer that again.
+    bench.nothing(&of(2, 0)(Release).ciaddr(ip).set(set).server(), at(10));
+    for later in [300, 400, 5000] {
+        assert_eq!(bench.answer(&of(1, 9)(Discover).requested(ip), at(later)).slot(), (ip, set));
+    }
+}
+
+/// PE-ARP rule 124, and what it costs to find out that there is no other address.
+#[test]
+fn further_addresses_have_the_same_set() {
+    let big = "lease = 3600\n[[shared]]\naddresses = \"198.51.100.2-198.51.100.4\"\nscheme = [0, 16]\n";
+    let mut bench = Bench::new(big);
+    let of = |iaid: u8| move |kind| ask(kind, mac(1)).client(&[255, 0, 0, 0, iaid, 0, 1]);
+    let slots: Vec<_> = (0..3).map(|iaid| bench.lease(of(iaid), at(0))).collect();
+    assert!(slots.iter().all(|slot| slot.1 == slots[0].1));
+    let addresses: std::collections::BTreeSet<_> = slots.iter().map(|slot| slot.0).collect();
+    assert_eq!(addresses.len(), 3);
+    // There is no fourth address: another set will do for a server.
+    assert!(!slots.contains(&bench.lease(of(3), at(0))));
+}

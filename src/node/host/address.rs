@@ -8,7 +8,7 @@ use smoltcp::wire::Ipv4Cidr;
 
 use super::super::echo_map::EchoMap;
 use super::super::leak_map::LeakMap;
-use super::super::services::ServicePorts;
+use super::super::services::{ServicePorts, Services};
 use super::super::stack::Stack;
 use crate::neighbor::{Neighbors, OwnId, OwnSet};
 use crate::ports::{PortBitmap, PortRange, PortSet};
@@ -67,11 +67,12 @@ pub(super) struct DividedSet {
 }
 
 impl DividedSet {
-    /// `stack_ports`: how many are the stack's; `None` for one in eight.
+    /// `stack_ports`: how many are the stack's; `None` for one in eight. A single port is for programs.
     pub(super) fn new(id: OwnId, set: PortSet, stack_ports: Option<u32>) -> Self {
         let ports: Vec<u16> = set.to_bitmap().ports().collect();
         let count = ports.len() as u32;
-        let wanted = stack_ports.unwrap_or((count / STACK_SHARE).max(MIN_STACK_PORTS)).min(count);
+        let by_share = (count / STACK_SHARE).max(MIN_STACK_PORTS).min(count / 2);
+        let wanted = stack_ports.unwrap_or(by_share).min(count);
         let (program, stack) = ports.split_at(ports.len() - wanted as usize);
         let bitmap = |ports: &[u16]| ports.iter().copied().collect();
         Self { id, set, program: bitmap(program), stack: bitmap(stack), draining: false }
@@ -114,6 +115,11 @@ impl HostAddress {
         this
     }
 
+    /// Offers these services in place of those before.
+    pub(super) fn serve(&mut self, services: Services) {
+        self.stack.serve(services);
+    }
+
     /// The address and its on-link prefix.
     pub fn cidr(&self) -> Ipv4Cidr {
         self.cidr
@@ -139,7 +145,7 @@ impl HostAddress {
     }
 
     /// The sets, whether or not they are in use.
-    pub fn sets(&self) -> impl Iterator<Item = (OwnId, &PortSet)> {
+    pub fn sets(&self) -> impl Iterator<Item = (OwnId, &PortSet)> + Clone {
         self.sets.iter().map(|divided| (divided.id, &divided.set))
     }
 
@@ -183,7 +189,7 @@ impl HostAddress {
     pub(in crate::node) fn is_idle(&self, id: OwnId, in_use: &PortBitmap) -> bool {
         let Some(divided) = self.sets.iter().find(|divided| divided.id == id) else { return true };
         !divided.program.ports().any(|port| in_use.contains(port))
-            && !divided.stack.ports().any(|port| self.stack.uses(port))
+            && !divided.stack.ports().any(|port| self.stack.is_busy(port))
     }
 
     /// What the host's own sockets use.
@@ -234,20 +240,20 @@ impl HostAddress {
     }
 
     /// Takes a set away, with all that goes on at its ports.
-    pub(super) fn remove(&mut self, id: OwnId, neighbors: &Neighbors) {
+    pub(super) fn remove(&mut self, id: OwnId, neighbors: &Neighbors, now: Instant) {
         let Some(at) = self.sets.iter().position(|divided| divided.id == id) else { return };
         let divided = self.sets.remove(at);
         self.leak_map.end(&divided.stack, &mut self.stack);
         self.echo_map.end(&divided.stack);
-        self.stack.remove_ports(&divided.stack);
+        self.stack.remove_ports(&divided.stack, now);
         self.refresh(neighbors);
     }
 
     /// Begins nothing more at the ports of a set; what goes on there goes on. Or, if it is not `draining`, does so again.
-    pub(super) fn set_draining(&mut self, id: OwnId, draining: bool) {
+    pub(super) fn set_draining(&mut self, id: OwnId, draining: bool, neighbors: &Neighbors) {
         if let Some(divided) = self.sets.iter_mut().find(|divided| divided.id == id) {
             divided.draining = draining;
-            self.stack.set_closed(&divided.stack, draining);
+            self.refresh(neighbors);
         }
     }
 
@@ -258,6 +264,12 @@ impl HostAddress {
 
     fn unite(&mut self, in_use: impl Fn(&DividedSet) -> bool) {
         self.in_use = self.sets.iter().any(&in_use);
+        for divided in &self.sets {
+            // PE-ARP rule 56: nothing begins on what may be another host's.
+            let closed = divided.draining || !in_use(divided);
+            self.stack.set_closed(&divided.stack, closed);
+            self.echo_map.set_closed(&divided.stack, closed);
+        }
         let counts = |divided: &&DividedSet| !self.in_use || in_use(divided);
         let used: Vec<_> = self.sets.iter().filter(counts).collect();
         self.program_part = used.iter().flat_map(|divided| divided.program.ports()).collect();

@@ -11,6 +11,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Packet};
 
 use super::*;
 use crate::node::support::*;
+use crate::node::{StreamId, StreamState};
 use crate::wire::pe_arp::Kind;
 
 /// A program of the host, and one port of its stack part.

@@ -1,5 +1,6 @@
 //! A leased host against a router that leases.
 
+mod losses;
 mod several;
 
 use dhcproto::v4::{self, DhcpOption, MessageType};

@@ -6,76 +6,85 @@ use crate::wire::pe_arp::{Claim, Lifetime, Record};
 
 /// Another shared address.
 const SECOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 3);
-const TWO_ADDRESSES: &str =
+pub(super) const TWO_ADDRESSES: &str =
     "lease = 600\n[[shared]]\naddresses = \"198.51.100.2-198.51.100.3\"\nscheme = [0, 4]\n";
 
-struct Pair {
-    host: Bench<LeasedHost>,
-    router: Bench<Stored<Router>>,
+pub(super) struct Pair {
+    pub(super) host: Bench<LeasedHost>,
+    pub(super) router: Bench<Stored<Router>>,
 }
 
 impl Pair {
     /// A host with its first lease, or leases.
-    fn new(config: LeasedConfig, pools: &str) -> Self {
+    pub(super) fn new(config: LeasedConfig, pools: &str) -> Self {
         let mut this = Self { host: host_with(config), router: router_with(pools) };
         this.join(3);
         this
     }
 
-    fn join(&mut self, seconds: u64) {
+    pub(super) fn join(&mut self, seconds: u64) {
         join(&mut self.host, &mut self.router, Duration::from_secs(seconds));
     }
 
     /// Time that both spend apart: nothing is sent in it that the other would need.
-    fn wait(&mut self, seconds: u64) {
+    pub(super) fn wait(&mut self, seconds: u64) {
         self.host.now += Duration::from_secs(seconds);
         self.router.now = self.host.now;
     }
 
-    fn events(&mut self) -> Vec<LeaseEvent> {
+    pub(super) fn events(&mut self) -> Vec<LeaseEvent> {
         core::iter::from_fn(|| self.host.node.poll_event()).collect()
     }
 
     /// The ports of an address that programs may choose from.
-    fn open(&self, ip: Ipv4Addr) -> Vec<u16> {
+    pub(super) fn open(&self, ip: Ipv4Addr) -> Vec<u16> {
         self.host.node.host().unwrap().address_of(ip).unwrap().open_part().ports().collect()
     }
 
     /// So many of them are in use.
-    fn observe(&mut self, ip: Ipv4Addr, percent: usize) {
+    pub(super) fn observe(&mut self, ip: Ipv4Addr, percent: usize) {
         let open = self.open(ip);
         let count = open.len() * percent / 100;
         self.observe_ports(&open[..count]);
     }
 
-    fn observe_ports(&mut self, ports: &[u16]) {
+    pub(super) fn observe_ports(&mut self, ports: &[u16]) {
         let in_use: Vec<_> = ports.iter().map(|port| (Ipv4Addr::UNSPECIFIED, *port)).collect();
-        let (sent, _) = self.host.step(|node, now| node.observe(&in_use, now));
-        let mut to_router = sent;
+        self.observe_sockets(&in_use);
+    }
+
+    /// These are in use, and all that comes of it within 3 s.
+    pub(super) fn observe_sockets(&mut self, in_use: &[(Ipv4Addr, u16)]) {
+        self.begin_to_observe(in_use);
+        self.join(3);
+    }
+
+    /// These are in use, and all that comes of it at once.
+    pub(super) fn begin_to_observe(&mut self, in_use: &[(Ipv4Addr, u16)]) {
+        let (mut to_router, _) = self.host.step(|node, now| node.observe(in_use, now));
         while !to_router.is_empty() {
             let answers: Vec<_> =
                 to_router.into_iter().flat_map(|(_, frame)| self.router.give(LAN, frame).sent).collect();
             to_router = answers.into_iter().flat_map(|(_, frame)| self.host.give(LAN, frame).sent).collect();
         }
-        self.join(3);
     }
 
-    fn leases(&self, state: LeaseState) -> Vec<(Ipv4Addr, Psid)> {
+    pub(super) fn leases(&self, state: LeaseState) -> Vec<(Ipv4Addr, Psid)> {
         let leases = self.router.node.0.leases();
         leases.filter(|lease| lease.state == state).map(|lease| (lease.ip, lease.set)).collect()
     }
 
-    fn bound(&self) -> Vec<(Ipv4Addr, Psid)> {
+    pub(super) fn bound(&self) -> Vec<(Ipv4Addr, Psid)> {
         self.leases(LeaseState::Bound)
     }
 
     /// Where a packet from outside goes.
-    fn arrives(&mut self, to: Endpoint) -> Verdict {
+    pub(super) fn arrives(&mut self, to: Endpoint) -> Verdict {
         self.host.give(LAN, ethernet(ROUTER_MAC, A, &udp((SERVER, 53), to, b"!"))).verdict
     }
 }
 
-fn two_addresses() -> LeasedConfig {
+pub(super) fn two_addresses() -> LeasedConfig {
     LeasedConfig { addresses: 2, ..config() }
 }
 
@@ -207,7 +216,7 @@ fn another_host_that_uses_the_further_set_takes_nothing_else() {
         let (sent, _) = pair.host.step(|node, now| node.handle_timeout(now));
         pair.router.now = pair.host.now;
         for (_, frame) in sent {
-            let further = frame.bytes().windows(6).any(|bytes| bytes == [255, 0, 1, 0, 1, 0]);
+            let further = frame.bytes().windows(6).any(|bytes| bytes == [255, 0, 0, 0, 2, 0]);
             if message_of(&frame).is_none() && !further {
                 for (_, answer) in pair.router.give(LAN, frame).sent {
                     pair.host.give(LAN, answer);
@@ -216,7 +225,8 @@ fn another_host_that_uses_the_further_set_takes_nothing_else() {
         }
     }
     assert_eq!(pair.open(SHARED), first);
-    assert_eq!(pair.host.node.clients().count(), 1);
+    pair.observe_ports(&[]);
+    assert_eq!(pair.host.node.clients().count(), 1, "it is not needed any more");
     assert!(!pair.events().iter().any(|event| matches!(event, LeaseEvent::Lost(_))));
 }
 
