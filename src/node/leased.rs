@@ -128,6 +128,10 @@ pub struct LeasedHost {
     /// Now.
     looks: bool,
     looked: Instant,
+    /// Since when that is wanted.
+    asked: Option<Instant>,
+    /// When a program sent something last.
+    sent: Instant,
     /// Nobody can look.
     blind: bool,
     /// Seeds of the clients: one that takes the place of another must not repeat its xids.
@@ -168,6 +172,8 @@ impl LeasedHost {
             look: None,
             looks: false,
             looked: now,
+            asked: None,
+            sent: now,
             blind: false,
             rng: ChaCha8Rng::seed_from_u64(config.client.seed),
             config,
@@ -528,6 +534,7 @@ impl Node for LeasedHost {
         // Only of a shared address there can be too few ports.
         let shares = |host: &Host| host.addresses().iter().any(HostAddress::is_shared);
         if link == TUN && !self.blind && self.host.as_ref().is_some_and(shares) {
+            self.sent = now;
             let soon = self.looked + LOOK_INTERVAL;
             self.look = Some(self.look.map_or(soon, |look| look.min(soon)).max(now));
         }
@@ -563,6 +570,7 @@ impl Node for LeasedHost {
         self.tenancies.iter_mut().for_each(|one| one.client.handle_timeout(now));
         if self.look.is_some_and(|at| at <= now) {
             // Again soon, until it is told.
+            self.asked.get_or_insert(now);
             (self.look, self.looks) = (Some(now + LOOK_AGAIN), true);
         }
         self.sync(now);

@@ -4,7 +4,7 @@ use core::net::Ipv4Addr;
 
 use smoltcp::time::{Duration, Instant};
 
-use super::{LOOK_INTERVAL_IDLE, LeasedHost, MAX_LEASES, Purpose, Tenancy};
+use super::{LOOK_INTERVAL, LOOK_INTERVAL_IDLE, LeasedHost, MAX_LEASES, Purpose, Tenancy};
 use crate::neighbor::OwnId;
 use crate::node::HostAddress;
 use crate::ports::PortBitmap;
@@ -72,7 +72,12 @@ impl LeasedHost {
             self.observe_address(ip, &used, now);
         }
         let grown = self.tenancies.iter().any(|one| one.purpose != Purpose::Address);
-        self.look = grown.then_some(now + LOOK_INTERVAL_IDLE);
+        // What was sent while somebody looked may have been from a port that was not seen yet.
+        let unseen = self.asked.take().is_some_and(|asked| self.sent > asked);
+        self.look = match unseen {
+            true => Some(now + LOOK_INTERVAL),
+            false => grown.then_some(now + LOOK_INTERVAL_IDLE),
+        };
         self.sync(now);
     }
 

@@ -317,6 +317,18 @@ fn looks_are_wanted_while_programs_send() {
     }
     pair.host.pass(Duration::from_secs(200));
     assert!(!pair.host.node.wants_look());
+    // What is sent while somebody looks is looked at, too.
+    pair.host.give(TUN, Frame::from_packet(&udp((SHARED, 5000), (ROUTER, 53), b"?")));
+    pair.host.pass(Duration::from_millis(1));
+    assert!(pair.host.node.wants_look());
+    pair.host.give(TUN, Frame::from_packet(&udp((SHARED, 5001), (ROUTER, 53), b"?")));
+    let (host, now) = (&mut pair.host.node, pair.host.now);
+    host.observe(&[(SHARED, 5000)], now);
+    pair.host.pass(Duration::from_millis(250));
+    assert!(pair.host.node.wants_look());
+    pair.observe_ports(&[5000, 5001]);
+    pair.host.pass(Duration::from_secs(100));
+    assert!(!pair.host.node.wants_look());
     // With a further set, now and then.
     pair.observe(SHARED, 100);
     pair.host.node.wants_look();
