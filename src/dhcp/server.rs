@@ -412,16 +412,15 @@ impl Server {
                 && self.is_allowed(context, *slot)
                 && self.is_free_for(&request.client, *slot, now)
         };
-        // An offer that nobody took says nothing about whose the slot is.
-        let had = |lease: &&Lease| lease.state != LeaseState::Offered || lease.is_live(now);
-        let own = || self.table.of_client(&request.client).filter(had).map(Lease::slot);
+        let others = self.of_siblings(context);
+        let own = || self.had(context).map(Lease::slot);
+        // PE-ARP rule 124: of an address that the host has by now a client has only what it uses.
+        let uses = |lease: &&Lease| lease.state == LeaseState::Bound && lease.is_live(now);
+        let is_apart = |lease: &&Lease| uses(lease) || others.iter().all(|(ip, _)| *ip != lease.ip);
         let asked = request.requested.map(|ip| (ip, request.set.unwrap_or(Psid::FULL)));
         // What is reserved precedes what the client has, so that a new reservation takes effect; of several
         // reservations the one that it has precedes the others.
-        let known = || {
-            let reserved = own().filter(|slot| self.reserved.contains(slot));
-            reserved.chain(self.reservations(request)).chain(own()).chain(asked)
-        };
+        let reserved = || own().filter(|slot| self.reserved.contains(slot)).chain(self.reservations(request));
         // PE-ARP rule 103: who names an address without a set is short of ports there.
         if let Some(ip) = request.requested.filter(|_| shared && request.set.is_none()) {
             let free = |pool: &Pool| {
@@ -430,23 +429,37 @@ impl Server {
                 let mut from_start = slots.cycle().skip(usize::from(start) % count.max(1)).take(count);
                 from_start.find(|slot| !self.reserved.contains(slot) && fits(slot))
             };
-            let here = known().filter(|slot| slot.0 == ip).find(fits);
+            let here = reserved().chain(own()).filter(|slot| slot.0 == ip).find(fits);
             if let Some(slot) = here.or_else(|| self.config.pools.iter().find_map(free)) {
                 return Some(slot);
             }
             // Nothing else is of use for a host that has a set of the address, and an offer would keep it from others.
-            let sibling =
-                |lease: &Lease| lease.ip == ip && lease.client != request.client && lease.is_live(now);
-            if self.table.of_hardware(request.hardware).any(sibling) {
+            if others.iter().any(|(other, _)| *other == ip) {
                 return None;
             }
         }
-        let known = known().find(fits);
-        known.or_else(|| self.any(context, shared))
+        let apart = self.had(context).filter(is_apart).map(Lease::slot);
+        let known = reserved().chain(apart).chain(asked).find(fits);
+        known.or_else(|| self.any(context, shared, &others))
+    }
+
+    /// Leases that the client has, or had. An offer that it did not take says nothing about whose the slot is.
+    fn had(&self, context: &Context<'_>) -> impl Iterator<Item = &Lease> {
+        let (client, now) = (&context.request.client, context.now);
+        let had = move |lease: &&Lease| lease.state != LeaseState::Offered || lease.is_live(now);
+        self.table.of_client(client).filter(had)
+    }
+
+    /// What other clients of the same host have.
+    fn of_siblings(&self, context: &Context<'_>) -> Vec<Slot> {
+        let Context { request, now, .. } = *context;
+        let has = |lease: &&Lease| lease.client != request.client && lease.is_live(now);
+        self.table.of_hardware(request.hardware).filter(has).map(Lease::slot).collect()
     }
 
     /// Some slot that is free, from a random place on: RFC 6056 counts on ports that are hard to guess.
-    fn any(&mut self, context: &Context<'_>, shared: bool) -> Option<Slot> {
+    /// `others`: what the host has already.
+    fn any(&mut self, context: &Context<'_>, shared: bool, others: &[Slot]) -> Option<Slot> {
         let Context { request, network, now, .. } = *context;
         if self.full.get(&(network, shared)).is_some_and(|until| now < *until) {
             return None;
@@ -470,9 +483,6 @@ impl Server {
         let slots = || (start..size).chain(0..start.min(size)).filter_map(at);
         // PE-ARP rule 124: a host that has other leases gets another address, and of that the same set, so that one
         // choice of source ports fits both.
-        let has = |lease: &&Lease| lease.client != request.client && lease.is_live(now);
-        let others: Vec<Slot> =
-            self.table.of_hardware(request.hardware).filter(has).map(Lease::slot).collect();
         let is_elsewhere = |ip: Ipv4Addr| others.iter().all(|(other, _)| *other != ip);
         let same_set = |pool: &&Pool| {
             let addresses = pool.addresses().filter(|ip| is_elsewhere(*ip));
@@ -486,6 +496,11 @@ impl Server {
             .or_else(|| {
                 let elsewhere = pools.iter().any(|pool| pool.addresses().any(is_elsewhere));
                 slots().filter(|slot| elsewhere && is_elsewhere(slot.0)).find(fits)
+            })
+            // One more set of an address that it has: the same for each time that it asks.
+            .or_else(|| {
+                let mut offered = self.had(context).map(Lease::slot);
+                offered.find(|slot| pools.iter().any(|pool| pool.gives(*slot)) && fits(slot))
             })
             .or_else(|| slots().find(fits));
         if found.is_none() {

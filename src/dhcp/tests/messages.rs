@@ -445,3 +445,27 @@ fn further_addresses_have_the_same_set() {
     // There is no fourth address: another set will do for a server.
     assert!(!slots.contains(&bench.lease(of(3), at(0))));
 }
+
+/// PE-ARP rule 124: a client that is offered what it cannot use gets another address as soon as there is one.
+#[test]
+fn what_was_offered_is_no_reason_to_stay_at_an_address() {
+    let two =
+        "lease = 3600\nrest = 5\n[[shared]]\naddresses = \"198.51.100.2-198.51.100.3\"\nscheme = [0, 2]\n";
+    let mut bench = Bench::new(two);
+    let of = |host: u8, iaid: u8| move |kind| ask(kind, mac(host)).client(&[255, 0, 0, 0, iaid, 0, host]);
+    let (here, _) = bench.lease(of(1, 0), at(0));
+    // The other address is used up by others.
+    let rest: Vec<_> = (2..=6).map(|host| bench.lease(of(host, 0), at(0))).collect();
+    let elsewhere = rest.iter().find(|slot| slot.0 != here).copied().unwrap();
+    let taken: Vec<_> = rest.iter().filter(|slot| slot.0 == here).collect();
+    let host = 2 + rest.iter().position(|slot| slot.0 == here).unwrap() as u8;
+    // A set of its own address is left, and offered; always the same one.
+    bench.give(&of(host, 0)(Release).ciaddr(here).set(taken[0].1).server(), at(1));
+    let offered = bench.answer(&of(1, 1)(Discover), at(10)).slot();
+    assert_eq!(offered.0, here);
+    assert_eq!(bench.answer(&of(1, 1)(Discover), at(20)).slot(), offered);
+    // And now the other address has one.
+    let host = 2 + rest.iter().position(|slot| *slot == elsewhere).unwrap() as u8;
+    bench.give(&of(host, 0)(Release).ciaddr(elsewhere.0).set(elsewhere.1).server(), at(21));
+    assert_eq!(bench.answer(&of(1, 1)(Discover), at(30)).slot(), elsewhere);
+}
