@@ -15,7 +15,7 @@ use crate::support::process::{Process, run};
 use crate::support::requirements::machine;
 use crate::support::wait::{await_some, await_true};
 
-const POOLS: &str = r#"
+pub(crate) const POOLS: &str = r#"
 lease = 600
 
 [[shared]]

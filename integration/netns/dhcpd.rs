@@ -5,23 +5,13 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::dhcp::POOLS;
 use crate::support::capture::Capture;
 use crate::support::dhcpd::{DHCPD, DhcpdLab, PLACE};
 use crate::support::lab::{INET, Lab, SHARED};
 use crate::support::process::run;
 use crate::support::requirements::machine;
 use crate::support::ssh::{Ssh, Web, curl, executable};
-
-const POOLS: &str = r#"
-lease = 600
-
-[[shared]]
-addresses = "198.51.100.2"
-scheme = [0, 4]
-
-[[whole]]
-addresses = "198.51.100.100-198.51.100.109"
-"#;
 
 /// The first port that a host has leased.
 fn first_port(lab: &Lab, host: &str) -> u16 {

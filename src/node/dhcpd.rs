@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr};
 
-use super::ethernet::{Interface, Payload, ip_bytes, report};
+use super::ethernet::{Interface, Payload, ip_bytes, report, transmit_own};
 use super::leasing::{Granted, Leasing, Lessor, Outgoing, is_for_server};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::dhcp::{Lease, Server};
@@ -134,13 +134,9 @@ impl Dhcpd {
 
     /// Sends a packet that the node made.
     fn originate(&mut self, packet: &[u8], now: Instant) {
-        self.counters.originated += 1;
         let mut frame = Frame::from_packet(packet);
         let verdict = self.send_own(&mut frame, now).unwrap_or_else(Verdict::Dropped);
-        self.counters.count(verdict);
-        if let Verdict::Forward(link) = verdict {
-            self.transmits.push_back((link, frame));
-        }
+        transmit_own(&mut self.counters, &mut self.transmits, frame, verdict);
     }
 
     fn send_own(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {

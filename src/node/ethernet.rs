@@ -244,6 +244,20 @@ impl Interface {
     }
 }
 
+/// Counts a packet that the node made itself, and puts it where frames leave if it is to.
+pub(super) fn transmit_own(
+    counters: &mut Counters,
+    transmits: &mut VecDeque<(LinkId, Frame)>,
+    frame: Frame,
+    verdict: Verdict,
+) {
+    counters.originated += 1;
+    counters.count(verdict);
+    if let Verdict::Forward(link) = verdict {
+        transmits.push_back((link, frame));
+    }
+}
+
 /// Logs what an operator should know.
 pub(super) fn report(link: &str, event: &Event) {
     match event {

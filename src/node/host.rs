@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
-use super::ethernet::{Interface, Payload, ip_bytes, report};
+use super::ethernet::{Interface, Payload, ip_bytes, report, transmit_own};
 use super::services::{ServicePorts, Services};
 use super::stack::{EchoPort, Stack, StackError};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
@@ -536,13 +536,9 @@ impl Host {
     fn poll_stack(&mut self, at: usize, now: Instant) {
         self.addresses[at].stack.poll(now);
         while let Some(packet) = self.addresses[at].stack.poll_transmit() {
-            self.counters.originated += 1;
             let mut frame = Frame::from_packet(&packet);
             let verdict = self.send_own(at, &mut frame, now).unwrap_or_else(Verdict::Dropped);
-            self.counters.count(verdict);
-            if let Verdict::Forward(link) = verdict {
-                self.transmits.push_back((link, frame));
-            }
+            transmit_own(&mut self.counters, &mut self.transmits, frame, verdict);
         }
     }
 

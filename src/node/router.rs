@@ -15,7 +15,7 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr, Ipv4Packet};
 
 use self::accounts::{Accounts, Fate};
 pub use self::accounts::{Tally, Traffic};
-use super::ethernet::{Interface, Payload, error_about, ip_bytes, report};
+use super::ethernet::{Interface, Payload, error_about, ip_bytes, report, transmit_own};
 use super::leasing::Leasing;
 use super::{Counters, DropReason, LinkId, Node, Verdict};
 use crate::forward::{Fib, IcmpLimit, NextHop};
@@ -354,13 +354,9 @@ impl Router {
 
     /// Sends a packet that the router made.
     fn originate(&mut self, packet: &[u8], now: Instant) {
-        self.counters.originated += 1;
         let mut frame = Frame::from_packet(packet);
         let verdict = self.send_own(&mut frame, now).unwrap_or_else(Verdict::Dropped);
-        self.counters.count(verdict);
-        if let Verdict::Forward(link) = verdict {
-            self.transmits.push_back((link, frame));
-        }
+        transmit_own(&mut self.counters, &mut self.transmits, frame, verdict);
     }
 
     fn send_own(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
