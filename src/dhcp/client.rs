@@ -50,6 +50,9 @@ const DECLINE_WAIT: Duration = Duration::from_secs(10);
 /// A set that was declined is not taken for so long: the DECLINE may still be under way, and would end the new lease
 /// when it arrives, of which the client would know nothing (the life of a segment in RFC 9293 §3.4.1).
 const DECLINED_TIME: Duration = Duration::from_secs(120);
+/// The wait after offers that were all of no use: what is offered to this client is nobody else's for a while, and the
+/// others need most of the time.
+const REFUSED_WAIT: Duration = Duration::from_secs(600);
 /// Declined sets that are remembered.
 const MAX_DECLINED: usize = 16;
 /// What is shorter is no lease that a host can use.
@@ -220,6 +223,8 @@ pub struct Client {
     asked: Instant,
     /// How often it was sent.
     tries: u32,
+    /// Whether something was offered that is of no use.
+    refused: bool,
     /// When the next thing happens by itself.
     due: Option<Instant>,
     transmits: VecDeque<Transmit>,
@@ -245,6 +250,7 @@ impl Client {
             began: now,
             asked: now,
             tries: 0,
+            refused: false,
             due: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -318,6 +324,7 @@ impl Client {
                 self.declined.retain(|(_, _, until)| now < *until);
                 let offered = (lease.address.address(), lease.set);
                 if !self.config.wish.allows(offered.0, offered.1) {
+                    self.refused = true;
                     return Err(Ignored::Unusable);
                 }
                 if self.declined.iter().any(|(ip, set, _)| (*ip, *set) == offered) {
@@ -491,6 +498,7 @@ impl Client {
                 self.began = now;
                 self.enter(ClientState::Selecting, now);
             }
+            ClientState::Selecting if self.refused => self.enter(ClientState::Init, now + REFUSED_WAIT),
             ClientState::Selecting => {
                 if self.tries == SILENT_TRIES {
                     tracing::warn!("no DHCP server has offered anything yet; asking on");
@@ -537,7 +545,7 @@ impl Client {
 
     fn enter(&mut self, state: ClientState, at: Instant) {
         self.state = state;
-        self.tries = 0;
+        (self.tries, self.refused) = (0, false);
         match state {
             ClientState::Selecting => {
                 self.wanted = None;

@@ -490,3 +490,26 @@ fn a_set_for_a_host_that_cannot_share_is_ignored() {
     let offer = reply(&rig, MessageType::Offer, |_| ());
     assert_eq!(rig.client.handle_message(GATE, &offer, rig.now), Err(Ignored::Unusable));
 }
+
+/// What it is offered nobody else gets meanwhile.
+#[test]
+fn offers_of_no_use_are_not_asked_for_all_the_time() {
+    let wish = client::Wish::Besides(vec![SHARED]);
+    let mut rig = Rig::with(FILE, client::Config { wish, ..client_config() }, None);
+    let mut asked = Vec::new();
+    while rig.now < at(3600) {
+        while let Some(transmit) = rig.client.poll_transmit() {
+            asked.push(rig.now);
+            let offer = rig.bench.give_bytes(mac(CLIENT), &transmit.message, rig.now).unwrap().unwrap();
+            let taken = rig.client.handle_message(GATE, &offer.bytes, rig.now);
+            assert_eq!((taken, rig.client.is_looking()), (Err(Ignored::Unusable), true));
+        }
+        rig.now = rig.client.poll_timeout().unwrap();
+        rig.client.handle_timeout(rig.now);
+    }
+    assert!((5..8).contains(&asked.len()) && asked[1] > at(600), "{asked:?}");
+    // One that is of use is taken.
+    rig.client.set_wish(client::Wish::Any);
+    rig.settle();
+    assert_eq!(rig.client.state(), ClientState::Probing);
+}
