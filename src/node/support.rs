@@ -503,7 +503,8 @@ pub(super) fn join<M: Node, N: Node>(
     elsewhere
 }
 
-fn give_on<N: Node>(bench: &mut Bench<N>, frame: Frame) -> Vec<(LinkId, Frame)> {
+/// Gives a node a frame from the LAN: what it sends, what it forwarded first.
+pub(super) fn give_on<N: Node>(bench: &mut Bench<N>, frame: Frame) -> Vec<(LinkId, Frame)> {
     let outcome = bench.give(LAN, frame);
     let mut sent = outcome.sent;
     if let Verdict::Forward(link) = outcome.verdict {

@@ -1,6 +1,7 @@
 //! A leased host against a router that leases.
 
 mod losses;
+mod random;
 mod several;
 
 use dhcproto::v4::{self, DhcpOption, MessageType};
