@@ -51,6 +51,8 @@ enum Beside {
 
 struct Station {
     beside: Option<Beside>,
+    /// What it wanted when it looked for an offer, or began with what it had.
+    wished: client::Wish,
     client: Client,
     config: client::Config,
     /// When something happens to it.
@@ -113,7 +115,7 @@ impl World {
             client.release(at(0));
             while client.poll_transmit().is_some() {}
             let fate = at(rng.random_range(0..600));
-            Station { beside, client, config, fate, away: true, stored: None }
+            Station { beside, wished: client::Wish::Any, client, config, fate, away: true, stored: None }
         });
         let stations = stations.collect();
         Self {
@@ -189,6 +191,7 @@ impl World {
             station.away = false;
             station.config.seed = seed;
             station.config.wish = wish.clone();
+            station.wished = wish.clone();
             // A host that starts again has what fits together.
             let fits = |lease: &ClientLease| match &wish {
                 client::Wish::Any => true,
@@ -249,16 +252,16 @@ impl World {
         (self.now < lease.until).then_some((lease.address.address(), lease.set))
     }
 
-    /// What a client gets is of use to its host.
+    /// What a client gets is what it wanted, and not what the other one of its host has.
     fn check_address(&self, number: usize, ip: Ipv4Addr) {
-        let other = |of: usize| self.stations[of].client.address();
-        match self.stations[number].beside {
-            // The host may have lost it meanwhile.
-            Some(Beside::Further(of)) => {
-                assert!(other(of).is_none_or(|other| other == ip), "{number} got {ip}")
-            }
-            Some(Beside::Another(of)) => assert_ne!(other(of), Some(ip), "{number}"),
-            None => {}
+        let station = &self.stations[number];
+        if let Some(Beside::Another(of)) = station.beside {
+            assert_ne!(self.stations[of].client.address(), Some(ip), "{number}");
+        }
+        match &station.wished {
+            client::Wish::At(wanted) => assert_eq!(ip, *wanted, "{number}"),
+            client::Wish::Besides(others) => assert!(!others.contains(&ip), "{number} got {ip}"),
+            client::Wish::Any => {}
         }
     }
 
@@ -332,8 +335,12 @@ impl World {
                 match packet {
                     Packet::ToServer(source, bytes) => self.serve(source, &bytes),
                     Packet::ToClient(number, bytes) => {
-                        if let Some(wish) = self.wish_of(number) {
-                            self.stations[number].client.set_wish(wish);
+                        let wish = self.wish_of(number);
+                        let station = &mut self.stations[number];
+                        // Once it has taken an offer it goes on with that, whatever its host loses meanwhile.
+                        if let Some(wish) = wish.filter(|_| station.client.is_looking()) {
+                            station.wished = wish.clone();
+                            station.client.set_wish(wish);
                         }
                         // What it ignores it may ignore: it comes late, twice, or for somebody else.
                         let _ = self.stations[number].client.handle_message(GATE, &bytes, self.now);
