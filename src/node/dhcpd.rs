@@ -159,9 +159,7 @@ impl Dhcpd {
             match Outgoing::new(&reply, &self.interface) {
                 Outgoing::Packet(packet) => self.originate(&packet, now),
                 Outgoing::Frame(frame) => {
-                    self.counters.originated += 1;
-                    self.counters.count(Verdict::Forward(LAN));
-                    self.transmits.push_back((LAN, frame));
+                    transmit_own(&mut self.counters, &mut self.transmits, frame, Verdict::Forward(LAN));
                 }
             }
         }

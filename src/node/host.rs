@@ -28,7 +28,7 @@ use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::MAX_RECORDS;
 use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Segments, ipv4};
-use address::DividedSet;
+use address::{DividedSet, records_of};
 pub use address::{HostAddress, SetConfig};
 use programs::Leaks;
 pub use programs::{Leak, LeakPolicy};
@@ -216,10 +216,7 @@ impl Host {
         {
             return Err(SetError::Overlap);
         }
-        let records = |set: &PortSet| match set {
-            PortSet::Psid(_) => 1,
-            PortSet::Ranges(ranges) => ranges.len(),
-        };
+        let records = |set| records_of(set).len();
         let sets = self.addresses.iter().flat_map(HostAddress::sets).count();
         if sets >= MAX_SETS || others.map(records).sum::<usize>() + own.records.len() > MAX_RECORDS {
             return Err(SetError::TooMany);
@@ -259,7 +256,7 @@ impl Host {
         if self.echo == EchoPort::Lowest && first.services() == ServicePorts::default() {
             let free: Vec<u16> = first.stack_part.ports().filter(|port| !first.stack.uses(*port)).collect();
             // The lowest of them is one of them.
-            first.serve(Services::echo(self.echo, &free, now).unwrap_or_else(|_| Services::none(now)));
+            first.stack.serve(Services::echo(self.echo, &free, now).unwrap_or_else(|_| Services::none(now)));
         }
     }
 
@@ -321,12 +318,12 @@ impl Host {
 
     /// Ports of the stack part of the first address in use, and where the echo service is.
     pub fn stack_use(&self) -> (usize, Option<u16>) {
-        (self.first().stack.ports_used(), self.services().tcp_echo)
+        (self.first().stack_ports_used(), self.services().tcp_echo)
     }
 
     /// Where its services are, at the first address.
     pub fn services(&self) -> ServicePorts {
-        self.first().stack.services()
+        self.first().services()
     }
 
     /// Where the first set stands.

@@ -9,16 +9,18 @@
 //! programs at an address need (PE-ARP rules 103 and 124).
 
 mod growth;
+mod looks;
 
 use core::net::Ipv4Addr;
 use std::collections::{BTreeMap, VecDeque};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use smoltcp::time::{Duration, Instant};
+use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, UdpPacket};
 
 use super::counters::is_for;
+use super::ethernet::transmit_own;
 use super::host::{LAN, TUN};
 use super::{
     Counters, DropReason, EchoPort, Host, HostAddress, HostConfig, HostLinks, HostOptions, LinkId, Node,
@@ -29,18 +31,13 @@ use crate::neighbor::{Entry, OwnId};
 use crate::ports::PortSet;
 use crate::wire::{Frame, Medium, ipv4};
 use growth::Growth;
+use looks::Looks;
 
 pub(super) const SERVER_PORT: u16 = 67;
 pub(super) const CLIENT_PORT: u16 = 68;
 
 /// Leases of a host, of all its addresses.
 pub const MAX_LEASES: usize = 8;
-/// How often somebody is to look which ports are in use, while programs send.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// The same while there are further sets, which may have to be given back, and nobody sends.
-const LOOK_INTERVAL_IDLE: Duration = Duration::from_secs(5);
-/// How soon somebody who was asked to look may have looked.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Configuration of a host that has nothing yet.
 #[derive(Clone, Debug)]
@@ -123,17 +120,7 @@ pub struct LeasedHost {
     transmits: VecDeque<(LinkId, Frame)>,
     events: VecDeque<LeaseEvent>,
     uses: BTreeMap<Ipv4Addr, Use>,
-    /// When somebody is to look which ports are in use.
-    look: Option<Instant>,
-    /// Now.
-    looks: bool,
-    looked: Instant,
-    /// Since when that is wanted.
-    asked: Option<Instant>,
-    /// When a program sent something last.
-    sent: Instant,
-    /// Nobody can look.
-    blind: bool,
+    looks: Looks,
     /// Seeds of the clients: one that takes the place of another must not repeat its xids.
     rng: ChaCha8Rng,
 }
@@ -169,12 +156,7 @@ impl LeasedHost {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             uses: BTreeMap::new(),
-            look: None,
-            looks: false,
-            looked: now,
-            asked: None,
-            sent: now,
-            blind: false,
+            looks: Looks::new(now),
             rng: ChaCha8Rng::seed_from_u64(config.client.seed),
             config,
         };
@@ -187,16 +169,19 @@ impl LeasedHost {
                 if this.config.grows {
                     this.want(iaid, Purpose::Further(ip), Some(lease), now);
                 }
-            } else if this.tenancies.iter().filter(|one| one.purpose == Purpose::Address).count() < addresses
-            {
+            } else if this.addresses_wanted() < addresses {
                 this.want(iaid, Purpose::Address, Some(lease), now);
             }
         }
-        while this.tenancies.iter().filter(|one| one.purpose == Purpose::Address).count() < addresses {
+        while this.addresses_wanted() < addresses {
             this.want(this.free_iaid(), Purpose::Address, None, now);
         }
         this.sync(now);
         this
+    }
+
+    fn addresses_wanted(&self) -> usize {
+        self.tenancies.iter().filter(|one| one.purpose == Purpose::Address).count()
     }
 
     fn free_iaid(&self) -> u32 {
@@ -273,12 +258,12 @@ impl LeasedHost {
 
     /// Nobody can say which ports are in use: it neither grows nor shrinks from now on.
     pub fn end_looks(&mut self) {
-        (self.blind, self.look, self.looks) = (true, None, false);
+        self.looks.end();
     }
 
     /// Whether [`LeasedHost::observe`] is due; once.
     pub fn wants_look(&mut self) -> bool {
-        core::mem::take(&mut self.looks)
+        self.looks.take()
     }
 
     /// Of the ports of an address that programs may choose from, how many were in use at the last look, and how many
@@ -348,12 +333,9 @@ impl LeasedHost {
                     self.events.push_back(LeaseEvent::Changed(lease));
                 }
                 client::Event::Lost => {
-                    let host = self.host.as_ref();
-                    let set = self.tenancies[at].set;
-                    let of_set = |address: &&HostAddress| set.is_some_and(|id| address.has_set(id));
-                    let ip = host.and_then(|host| host.addresses().iter().find(of_set)).map(HostAddress::ip);
-                    self.end_set(at, now);
-                    ip.into_iter().for_each(|ip| self.succeed(at, ip));
+                    if let Some(ip) = self.end_set(at, now) {
+                        self.succeed(at, ip);
+                    }
                 }
             }
             self.wish();
@@ -426,10 +408,8 @@ impl LeasedHost {
             let packet = ipv4::udp((from, CLIENT_PORT), (ip, SERVER_PORT), &message);
             let mut frame = Frame::from_packet(&packet);
             frame.push_ethernet_header(self.config.options.hardware, hardware);
-            let counters = self.counters_mut();
-            counters.originated += 1;
-            counters.count(Verdict::Forward(LAN));
-            self.transmits.push_back((LAN, frame));
+            let counters = self.host.as_mut().map_or(&mut self.counters, |host| &mut host.counters);
+            transmit_own(counters, &mut self.transmits, frame, Verdict::Forward(LAN));
         }
     }
 
@@ -481,14 +461,11 @@ impl LeasedHost {
         }
     }
 
-    /// Ends the use of what a lease gave, if there is something.
-    fn end_set(&mut self, at: usize, now: Instant) {
-        let (Some(host), Some(id)) = (&mut self.host, self.tenancies[at].set.take()) else { return };
+    /// Ends the use of what a lease gave, if there is something: of which address it was.
+    fn end_set(&mut self, at: usize, now: Instant) -> Option<Ipv4Addr> {
+        let (host, id) = (self.host.as_mut()?, self.tenancies[at].set.take()?);
         self.tenancies[at].draining = false;
-        let Some(ip) = host.addresses().iter().find(|address| address.has_set(id)).map(HostAddress::ip)
-        else {
-            return;
-        };
+        let ip = host.addresses().iter().find(|address| address.has_set(id))?.ip();
         if !host.remove_set(id, now) {
             self.end_host(now);
         }
@@ -497,6 +474,7 @@ impl LeasedHost {
         } else {
             self.events.push_back(LeaseEvent::Lost(ip));
         }
+        Some(ip)
     }
 
     fn end_host(&mut self, now: Instant) {
@@ -533,10 +511,8 @@ impl Node for LeasedHost {
         }
         // Only of a shared address there can be too few ports.
         let shares = |host: &Host| host.addresses().iter().any(HostAddress::is_shared);
-        if link == TUN && !self.blind && self.host.as_ref().is_some_and(shares) {
-            self.sent = now;
-            let soon = self.looked + LOOK_INTERVAL;
-            self.look = Some(self.look.map_or(soon, |look| look.min(soon)).max(now));
+        if link == TUN && self.host.as_ref().is_some_and(shares) {
+            self.looks.sent(now);
         }
         let Some(host) = &mut self.host else {
             self.counters.received += 1;
@@ -559,7 +535,7 @@ impl Node for LeasedHost {
     fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         let host = self.host.as_mut().and_then(|host| host.poll_timeout(now));
         let clients = self.tenancies.iter().filter_map(|one| one.client.poll_timeout()).min();
-        [clients, host, self.look].into_iter().flatten().min()
+        [clients, host, self.looks.poll_timeout()].into_iter().flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -568,11 +544,7 @@ impl Node for LeasedHost {
             self.sync(now);
         }
         self.tenancies.iter_mut().for_each(|one| one.client.handle_timeout(now));
-        if self.look.is_some_and(|at| at <= now) {
-            // Again soon, until it is told.
-            self.asked.get_or_insert(now);
-            (self.look, self.looks) = (Some(now + LOOK_AGAIN), true);
-        }
+        self.looks.handle_timeout(now);
         self.sync(now);
     }
 

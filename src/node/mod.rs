@@ -19,7 +19,7 @@ mod router;
 mod services;
 mod stack;
 #[cfg(test)]
-mod support;
+pub(crate) mod support;
 mod swarm;
 
 pub use counters::{Counters, DropReason};

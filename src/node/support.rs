@@ -360,7 +360,7 @@ impl<N: Node> Bench<N> {
     }
 }
 
-pub(super) fn host_config(hardware: EthernetAddress, set: &str) -> HostConfig {
+pub(crate) fn host_config(hardware: EthernetAddress, set: &str) -> HostConfig {
     HostConfig {
         options: HostOptions {
             links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },

@@ -64,8 +64,11 @@ impl PortBitmap {
     /// The ports, ascending.
     pub fn ports(&self) -> impl Iterator<Item = u16> + '_ {
         self.words.iter().zip(self.skipped..).flat_map(|(word, at)| {
+            // Each step takes the lowest bit away.
+            let words = core::iter::successors(Some(*word), |word| Some(word & word.wrapping_sub(1)));
+            let bits = words.take_while(|word| *word != 0).map(u64::trailing_zeros);
             // There are 1024 words at most.
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| (at << 6) as u16 | bit)
+            bits.map(move |bit| (at << 6) as u16 | bit as u16)
         })
     }
 

@@ -158,30 +158,19 @@ mod tests {
     use smoltcp::time::{Duration, Instant};
 
     use super::*;
-    use crate::node::{EchoPort, HostConfig, HostLinks, HostOptions, LeakPolicy, Node, SetConfig};
-    use crate::wire::pe_arp::DEFAULT_PRO;
+    use crate::node::support::host_config;
+    use crate::node::{Node, SetConfig};
+
+    const HARDWARE: smoltcp::wire::EthernetAddress = smoltcp::wire::EthernetAddress([2, 0, 0, 0, 2, 1]);
 
     fn host(set: &str) -> Host {
-        let options = HostOptions {
-            links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
-            hardware: smoltcp::wire::EthernetAddress([2, 0, 0, 0, 2, 1]),
-            stack_ports: None,
-            echo: EchoPort::Lowest,
-            leaks: LeakPolicy::Map,
-            authorities: Vec::new(),
-            mtu: 1500,
-            pro: DEFAULT_PRO,
-            seed: 1,
-        };
-        let first = config("198.51.100.2/24", set);
-        let mut host = Host::new(HostConfig { options, first }, Instant::ZERO).unwrap();
+        let mut host = Host::new(host_config(HARDWARE, set), Instant::ZERO).unwrap();
         pass(&mut host);
         host
     }
 
     fn config(address: &str, set: &str) -> SetConfig {
-        let set = set.parse::<crate::ports::Psid>().map_or_else(|_| set.parse().unwrap(), Into::into);
-        SetConfig { address: address.parse().unwrap(), gateway: None, set, lease: None }
+        SetConfig { address: address.parse().unwrap(), ..host_config(HARDWARE, set).first }
     }
 
     /// Until what it probes is in use.

@@ -8,7 +8,7 @@ use smoltcp::wire::Ipv4Cidr;
 
 use super::super::echo_map::EchoMap;
 use super::super::leak_map::LeakMap;
-use super::super::services::{ServicePorts, Services};
+use super::super::services::ServicePorts;
 use super::super::stack::Stack;
 use crate::neighbor::{Neighbors, OwnId, OwnSet};
 use crate::ports::{PortBitmap, PortRange, PortSet};
@@ -36,22 +36,24 @@ pub struct SetConfig {
 impl SetConfig {
     /// What the neighbors on the link are told.
     pub(super) fn own_set(&self, now: Instant) -> OwnSet {
-        let lifetime = Lifetime::Unknown;
-        let records = match &self.set {
-            set if set.is_full() => vec![Record::new(Claim::Full, lifetime)],
-            PortSet::Psid(psid) => vec![Record::new(Claim::Psid(*psid), lifetime)],
-            PortSet::Ranges(ranges) => {
-                ranges.iter().map(|range| Record::new(Claim::Range(*range), lifetime)).collect()
-            }
-        };
         OwnSet {
             ip: self.address.address(),
-            records,
+            records: records_of(&self.set),
             first_port: self.set.first(),
             shared: !self.set.is_full(),
             authoritative: true,
             until: self.lease.map(|lease| now + lease),
         }
+    }
+}
+
+/// A set as PE-ARP messages have it.
+pub(super) fn records_of(set: &PortSet) -> Vec<Record> {
+    let record = |claim| Record::new(claim, Lifetime::Unknown);
+    match set {
+        set if set.is_full() => vec![record(Claim::Full)],
+        PortSet::Psid(psid) => vec![record(Claim::Psid(*psid))],
+        PortSet::Ranges(ranges) => ranges.iter().map(|range| record(Claim::Range(*range))).collect(),
     }
 }
 
@@ -113,11 +115,6 @@ impl HostAddress {
         };
         this.unite(|_| false);
         this
-    }
-
-    /// Offers these services in place of those before.
-    pub(super) fn serve(&mut self, services: Services) {
-        self.stack.serve(services);
     }
 
     /// The address and its on-link prefix.

@@ -7,7 +7,7 @@ use smoltcp::wire::Ipv4Packet;
 
 use super::{Host, HostAddress, TUN};
 use crate::neighbor::Target;
-use crate::node::ethernet::{complete_icmp, error_about, ip_bytes};
+use crate::node::ethernet::{complete_icmp, error_about, ip_bytes, transmit_own};
 use crate::node::leak_map::MappedLeak;
 use crate::node::{DropReason, Verdict};
 use crate::wire::icmp::{self, is_host};
@@ -191,8 +191,7 @@ impl Host {
     }
 
     fn send_to_programs(&mut self, packet: &[u8]) {
-        self.counters.originated += 1;
-        self.counters.count(Verdict::Forward(TUN));
-        self.transmits.push_back((TUN, Frame::from_packet(packet)));
+        let frame = Frame::from_packet(packet);
+        transmit_own(&mut self.counters, &mut self.transmits, frame, Verdict::Forward(TUN));
     }
 }

@@ -4,7 +4,7 @@ use core::net::Ipv4Addr;
 
 use smoltcp::time::{Duration, Instant};
 
-use super::{LOOK_INTERVAL, LOOK_INTERVAL_IDLE, LeasedHost, MAX_LEASES, Purpose, Tenancy};
+use super::{LeasedHost, MAX_LEASES, Purpose, Tenancy};
 use crate::neighbor::OwnId;
 use crate::node::HostAddress;
 use crate::ports::PortBitmap;
@@ -55,7 +55,6 @@ impl LeasedHost {
     /// These local addresses and ports are in use by programs; an unspecified address stands for all of them. Asks for
     /// further sets, or gives some back (PE-ARP rule 103).
     pub fn observe(&mut self, in_use: &[(Ipv4Addr, u16)], now: Instant) {
-        self.looked = now;
         let addresses = self.host.iter().flat_map(|host| host.addresses());
         let shared: Vec<_> = addresses.filter(|address| address.is_shared()).map(HostAddress::cidr).collect();
         // An address that is gone has no further sets.
@@ -72,12 +71,7 @@ impl LeasedHost {
             self.observe_address(ip, &used, now);
         }
         let grown = self.tenancies.iter().any(|one| one.purpose != Purpose::Address);
-        // What was sent while somebody looked may have been from a port that was not seen yet.
-        let unseen = self.asked.take().is_some_and(|asked| self.sent > asked);
-        self.look = match unseen {
-            true => Some(now + LOOK_INTERVAL),
-            false => grown.then_some(now + LOOK_INTERVAL_IDLE),
-        };
+        self.looks.done(grown, now);
         self.sync(now);
     }
 

@@ -6,6 +6,7 @@ use smoltcp::wire::EthernetAddress;
 use super::Router;
 use super::accounts::Accounts;
 use crate::dhcp::{Lease, Server};
+use crate::node::ethernet::transmit_own;
 use crate::node::leasing::{Leasing, Lessor, Outgoing, is_for_server};
 use crate::node::{DropReason, LinkId, Verdict};
 use crate::wire::Frame;
@@ -49,10 +50,8 @@ impl Router {
             match Outgoing::new(&reply, &attached.interface) {
                 Outgoing::Packet(packet) => self.originate(&packet, now),
                 Outgoing::Frame(frame) => {
-                    let link = LinkId(reply.link);
-                    self.counters.originated += 1;
-                    self.counters.count(Verdict::Forward(link));
-                    self.transmits.push_back((link, frame));
+                    let verdict = Verdict::Forward(LinkId(reply.link));
+                    transmit_own(&mut self.counters, &mut self.transmits, frame, verdict);
                 }
             }
         }

@@ -3,9 +3,8 @@
 use smoltcp::time::Duration;
 
 use super::*;
-use crate::node::{EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, Node, SetConfig};
-use crate::ports::PortSet;
-use crate::wire::pe_arp::DEFAULT_PRO;
+use crate::node::support::host_config;
+use crate::node::{Host, Node};
 
 const ECHO: u16 = 7680;
 
@@ -49,25 +48,7 @@ struct Bench {
 
 fn bench() -> Bench {
     let mut now = Instant::from_secs(1);
-    let config = HostConfig {
-        options: HostOptions {
-            links: HostLinks { lan: "lan".to_owned(), tun: "tun".to_owned() },
-            hardware: smoltcp::wire::EthernetAddress([2, 0, 0, 0, 2, 1]),
-            stack_ports: None,
-            echo: EchoPort::Lowest,
-            leaks: LeakPolicy::Map,
-            authorities: Vec::new(),
-            mtu: 1500,
-            pro: DEFAULT_PRO,
-            seed: 1,
-        },
-        first: SetConfig {
-            address: "198.51.100.2/24".parse().unwrap(),
-            gateway: None,
-            set: PortSet::Psid("0,4,1".parse().unwrap()),
-            lease: None,
-        },
-    };
+    let config = host_config(smoltcp::wire::EthernetAddress([2, 0, 0, 0, 2, 1]), "0,4,1");
     let mut host = Host::new(config, now).unwrap();
     now += Duration::from_secs(1);
     host.handle_timeout(now);
