@@ -480,7 +480,7 @@ impl Host {
                 self.addresses[at].echo_map.map_reply(&mut packet).ok_or(DropReason::EchoIdentifier)?;
                 Ok(Verdict::Forward(TUN))
             }
-            (FlowKind::IcmpError, Some(_)) if key.protocol == ICMP => {
+            (FlowKind::IcmpError, Some(_)) if key.protocol == ICMP && !key.headless => {
                 let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
                 self.addresses[at].echo_map.map_error(&mut packet).ok_or(DropReason::EchoIdentifier)?;
                 Ok(Verdict::Forward(TUN))
@@ -604,7 +604,7 @@ impl Node for Host {
         } else {
             match self.interface.receive(frame, now) {
                 Ok(Payload::Arp(verdict)) => Ok(verdict),
-                Ok(Payload::Ipv4 { unicast }) => self.receive_lan(unicast, frame, now),
+                Ok(Payload::Ipv4 { unicast, .. }) => self.receive_lan(unicast, frame, now),
                 Err(reason) => Err(reason),
             }
         };

@@ -14,7 +14,7 @@ use smoltcp::wire::{Icmpv4Packet, Ipv4Packet};
 use super::stack::Stack;
 use crate::ports::PortBitmap;
 use crate::wire::ipv4::updated_checksum;
-use crate::wire::{FlowKey, Frame, TCP, UDP};
+use crate::wire::{FlowKey, Frame, TCP, UDP, UDP_LITE};
 
 /// How long a port of a program keeps its mapping without a packet: RFC 4787 REQ-5.
 const UDP_IDLE: Duration = Duration::from_secs(120);
@@ -26,7 +26,7 @@ const ICMP_HEADER: usize = 8;
 /// A port outside the set that is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MappedLeak {
-    /// TCP or UDP.
+    /// TCP, UDP or UDP-Lite.
     pub protocol: u8,
     /// The program's port.
     pub port: u16,
@@ -53,6 +53,12 @@ impl Mapping {
         self.used = now;
         self.leak.packets += 1;
     }
+}
+
+/// Whether ports of a protocol can be chosen anew: those whose checksum follows by RFC 1624. It is a CRC in SCTP, and DCCP
+/// has two places for it.
+pub(super) const fn can_map(protocol: u8) -> bool {
+    matches!(protocol, TCP | UDP | UDP_LITE)
 }
 
 /// Protocol and port.
@@ -187,7 +193,7 @@ fn set_port(frame: &mut Frame, side: Side, protocol: u8, old: u16, new: u16) {
     if let Some(field) = transport.get_mut(port..port + 2) {
         field.copy_from_slice(&new.to_be_bytes());
     }
-    let checksum = if protocol == UDP { 6 } else { 16 };
+    let checksum = if protocol == TCP { 16 } else { 6 };
     let Some(field) = transport.get_mut(checksum..checksum + 2).filter(|_| !open) else { return };
     let before = u16::from_be_bytes([field[0], field[1]]);
     // RFC 768: a UDP datagram without a checksum, and a checksum that happens to be zero.
@@ -195,7 +201,7 @@ fn set_port(frame: &mut Frame, side: Side, protocol: u8, old: u16, new: u16) {
         return;
     }
     let after = match updated_checksum(before, old, new) {
-        0 if protocol == UDP => 0xFFFF,
+        0 if protocol != TCP => 0xFFFF,
         after => after,
     };
     field.copy_from_slice(&after.to_be_bytes());

@@ -28,6 +28,22 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// The IP protocol number of UDP.
 pub const UDP: u8 = 17;
+/// The IP protocol number of DCCP.
+pub const DCCP: u8 = 33;
+/// The IP protocol number of GRE.
+pub const GRE: u8 = 47;
+/// The IP protocol number of ESP.
+pub const ESP: u8 = 50;
+/// The IP protocol number of SCTP.
+pub const SCTP: u8 = 132;
+/// The IP protocol number of UDP-Lite.
+pub const UDP_LITE: u8 = 136;
+
+/// Whether packets of an IP protocol have something that names one owner among the sharers of an address, so that it is
+/// not portless: ports, or an identifier of ICMP. Of [`ESP`] and [`GRE`] most have.
+pub const fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, ICMP | TCP | UDP | DCCP | SCTP | UDP_LITE)
+}
 
 /// Whether one host can have this link-layer address: neither a group's nor all zeros.
 pub fn is_station(address: EthernetAddress) -> bool {

@@ -7,13 +7,13 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::Ipv4Cidr;
 
 use super::super::echo_map::EchoMap;
-use super::super::leak_map::LeakMap;
+use super::super::leak_map::{LeakMap, can_map};
 use super::super::services::ServicePorts;
 use super::super::stack::Stack;
 use crate::neighbor::{Neighbors, OwnId, OwnSet};
 use crate::ports::{PortBitmap, PortRange, PortSet};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
-use crate::wire::{FlowKey, FlowKind, Frame, ICMP};
+use crate::wire::{FlowKey, FlowKind, Frame};
 
 /// The stack part of a set is one port in this many, unless configured.
 const STACK_SHARE: u32 = 8;
@@ -212,7 +212,9 @@ impl HostAddress {
     /// ports that it uses.
     pub(super) fn is_of_stack_part(&self, key: &FlowKey) -> bool {
         let of_stack = |port| self.stack_part.contains(port) && (self.shared || self.stack.uses(port));
-        key.protocol != ICMP && key.destination.is_some_and(of_stack)
+        // No socket of it has another protocol, and no program's port is mapped to one. What has no header is answered by
+        // whoever has the rest of it.
+        can_map(key.protocol) && !key.headless && key.destination.is_some_and(of_stack)
     }
 
     /// Whether a program, and not the own stack, takes a packet for a port of the own sets. One whose port was chosen
@@ -224,7 +226,7 @@ impl HostAddress {
         match key.kind {
             FlowKind::Transport => self.leak_map.map_in(key, frame, now),
             FlowKind::IcmpError => self.leak_map.map_error(key, frame.bytes_mut()),
-            FlowKind::EchoRequest | FlowKind::EchoReply | FlowKind::Portless => false,
+            FlowKind::EchoRequest | FlowKind::EchoReply | FlowKind::Tunnel | FlowKind::Portless => false,
         }
     }
 

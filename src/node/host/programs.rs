@@ -8,7 +8,7 @@ use smoltcp::wire::Ipv4Packet;
 use super::{Host, HostAddress, TUN};
 use crate::neighbor::Target;
 use crate::node::ethernet::{complete_icmp, error_about, ip_bytes, transmit_own};
-use crate::node::leak_map::MappedLeak;
+use crate::node::leak_map::{MappedLeak, can_map};
 use crate::node::{DropReason, Verdict};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::{FlowKey, FlowKind, Frame, ipv4};
@@ -29,7 +29,7 @@ pub enum LeakPolicy {
 /// A program used a source port outside of the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leak {
-    /// TCP or UDP.
+    /// TCP, UDP, UDP-Lite, DCCP or SCTP.
     pub protocol: u8,
     /// The port that the program chose.
     pub port: u16,
@@ -110,7 +110,12 @@ impl Host {
                 self.prohibit(frame, now);
                 return Err(DropReason::Portless);
             }
-            FlowKind::Transport => {}
+            // PE-ARP rule 65: a key that both ends use is the sender's, too.
+            FlowKind::Tunnel if key.source.is_some_and(|key| !self.addresses[at].owns(key)) => {
+                self.prohibit(frame, now);
+                return Err(DropReason::SourcePort);
+            }
+            FlowKind::Transport | FlowKind::Tunnel => {}
         }
         // PE-ARP rule 90: only what this host owns comes back; other sharers are on the LAN.
         match to {
@@ -145,11 +150,11 @@ impl Host {
             mapped,
         };
         let mapped = match self.leak_policy {
-            LeakPolicy::Map => {
+            LeakPolicy::Map if can_map(key.protocol) => {
                 let HostAddress { leak_map, stack, .. } = &mut self.addresses[at];
                 leak_map.map_out(key, frame, stack, &mut self.rng, now)
             }
-            LeakPolicy::Reject => None,
+            LeakPolicy::Map | LeakPolicy::Reject => None,
         };
         let told = match mapped {
             Some((port, true)) => Some(leak(Some(port))),

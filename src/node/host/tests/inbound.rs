@@ -67,10 +67,15 @@ fn errors_go_to_the_sender_of_the_embedded_packet() {
     host.give(LAN, error(&of_stack)).is(Verdict::Delivered, &[("delivered", 1)]);
 
     let sent = udp((SHARED, 5000), (SERVER, 53), &[0; 8]);
+    let of_the_set = change(sent.clone(), |packet| {
+        packet.set_frag_offset(8);
+        packet.set_ident(8000);
+    });
+    host.give(LAN, error(&of_the_set)).is_forwarded(TUN);
     let refused = [
         (udp((SHARED, 9000), (SERVER, 53), b""), DropReason::NotOurPort),
         (udp((WHOLE, 5000), (SERVER, 53), b""), DropReason::ForeignError),
-        (change(sent.clone(), |packet| packet.set_frag_offset(8)), DropReason::Fragment),
+        (change(sent.clone(), |packet| packet.set_frag_offset(8)), DropReason::NotOurPort),
         (sent[..23].to_vec(), DropReason::Truncated),
         (sent[..12].to_vec(), DropReason::Truncated),
         (gre(SHARED, SERVER), DropReason::Portless),
