@@ -262,6 +262,24 @@ impl Neighbors {
         Some((hop.hardware, id))
     }
 
+    /// Who owns what the target names, and the number of the binding that says so. To ask does not count as a use of it.
+    pub fn owner_of(&self, target: Target) -> Option<(EthernetAddress, u32)> {
+        let id = self.binding_of(target)?;
+        Some((self.table.hop(id).hardware, id))
+    }
+
+    /// Whether a host is known to own anything of an address.
+    pub fn is_bound(&self, ip: Ipv4Addr, hardware: EthernetAddress) -> bool {
+        self.table.find(ip, hardware).is_some()
+    }
+
+    /// Another host behaves as if a binding were its own: one that is not confirmed is asked soon, as after a use.
+    pub fn doubt(&mut self, binding: u32, now: Instant) {
+        if self.table.binding(binding).is_some_and(|binding| binding.state.at(now) == State::Stale) {
+            self.set_state(binding, State::Delay { until: now + DELAY_FIRST_PROBE_TIME });
+        }
+    }
+
     /// The number of the binding that stands for the target. To ask does not count as a use of it.
     pub fn binding_of(&self, target: Target) -> Option<u32> {
         self.table.lookup(target.ip, target.protocol, target.port)

@@ -90,6 +90,12 @@ drop_reasons! {
     Fragment = "fragment",
     /// An ICMP error about a packet that its receiver did not send.
     ForeignError = "foreign_error",
+    /// A source address of another link, or of another host.
+    SpoofedAddress = "spoofed_address",
+    /// From a port or an identifier of a shared address that is not its sender's.
+    SpoofedPort = "spoofed_port",
+    /// From a shared address, an ICMP error about a packet that was not for its sender.
+    SpoofedError = "spoofed_error",
     /// The TTL ran out.
     TtlExceeded = "ttl_exceeded",
     /// No route.

@@ -11,7 +11,7 @@ use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr};
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::ethernet::{Interface, Payload, ip_bytes, report, transmit_own};
 use super::leasing::{Granted, Leasing, Lessor, Outgoing, is_for_server};
@@ -99,16 +99,13 @@ impl Dhcpd {
     }
 
     fn receive(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        // Who sent it is gone with the Ethernet header.
-        let source = EthernetFrame::new_checked(frame.bytes()).map(|ethernet| ethernet.src_addr());
         match self.interface.receive(frame, now)? {
             Payload::Arp(verdict) => Ok(verdict),
-            Payload::Ipv4 { .. } if is_for_server(&self.interface, frame.bytes()) => {
-                let source = source.map_err(|_| DropReason::ShortFrame)?;
+            Payload::Ipv4 { source, .. } if is_for_server(&self.interface, frame.bytes()) => {
                 self.leasing.receive(LAN, source, frame, now)
             }
-            Payload::Ipv4 { unicast: false } => Err(DropReason::NotOurFrame),
-            Payload::Ipv4 { unicast: true } => self.receive_packet(frame, now),
+            Payload::Ipv4 { unicast: false, .. } => Err(DropReason::NotOurFrame),
+            Payload::Ipv4 { unicast: true, .. } => self.receive_packet(frame, now),
         }
     }
 
@@ -128,7 +125,7 @@ impl Dhcpd {
                 Ok(Verdict::Delivered)
             }
             FlowKind::EchoReply | FlowKind::IcmpError => Ok(Verdict::Delivered),
-            FlowKind::Transport | FlowKind::Portless => Err(DropReason::NoService),
+            FlowKind::Transport | FlowKind::Tunnel | FlowKind::Portless => Err(DropReason::NoService),
         }
     }
 

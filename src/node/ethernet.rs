@@ -4,7 +4,7 @@ use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
 use smoltcp::time::Instant;
-use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol};
+use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol};
 
 use super::counters::{Counters, is_for};
 use super::{DropReason, LinkId, Verdict};
@@ -22,8 +22,8 @@ const IPV4_PROTOCOL: usize = 9;
 pub(super) enum Payload {
     /// ARP of either kind, dealt with.
     Arp(Verdict),
-    /// An IPv4 packet; the frame has lost its Ethernet header. Whether it was addressed to us alone.
-    Ipv4 { unicast: bool },
+    /// An IPv4 packet; the frame has lost its Ethernet header. Who sent it, and whether to us alone.
+    Ipv4 { source: EthernetAddress, unicast: bool },
 }
 
 /// An ARP message of either kind.
@@ -89,7 +89,10 @@ impl Interface {
             EthernetProtocol::Ipv4 => {
                 frame.pop_ethernet_header();
                 complete_icmp(frame);
-                Ok(Payload::Ipv4 { unicast: !destination.is_broadcast() && !destination.is_multicast() })
+                Ok(Payload::Ipv4 {
+                    source,
+                    unicast: !destination.is_broadcast() && !destination.is_multicast(),
+                })
             }
             EthernetProtocol::Arp => {
                 self.receive_arp(frame, now)?;

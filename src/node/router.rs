@@ -6,12 +6,13 @@
 
 mod accounts;
 mod dhcp;
+mod guard;
 
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, EthernetFrame, Ipv4Cidr, Ipv4Packet};
+use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
 use self::accounts::{Accounts, Fate};
 pub use self::accounts::{Tally, Traffic};
@@ -101,6 +102,7 @@ pub struct Router {
     dhcp: Option<Leasing>,
     /// Where there is a DHCP server.
     accounts: Option<Accounts>,
+    violations: guard::Reports,
     transmits: VecDeque<(LinkId, Frame)>,
 }
 
@@ -152,6 +154,7 @@ impl Router {
             icmp_limit: IcmpLimit::default(),
             dhcp: None,
             accounts: None,
+            violations: guard::Reports::default(),
             transmits: VecDeque::new(),
         };
         for attached in &mut router.links {
@@ -196,20 +199,16 @@ impl Router {
 
     fn receive(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
         let Some(attached) = self.links.get_mut(link.0) else { return DropReason::LinkError.into() };
-        // Who sent it is gone with the Ethernet header.
-        let ethernet = self.dhcp.as_ref().and_then(|_| EthernetFrame::new_checked(frame.bytes()).ok());
-        let source = ethernet.map(|ethernet| ethernet.src_addr());
         match attached.interface.receive(frame, now) {
             Err(reason) => reason.into(),
             Ok(Payload::Arp(verdict)) => verdict,
-            Ok(Payload::Ipv4 { .. }) if self.is_dhcp(link, frame.bytes()) => {
-                let verdict = source.map(|source| self.receive_dhcp(link, source, frame, now));
-                verdict.unwrap_or(Err(DropReason::ShortFrame)).unwrap_or_else(Verdict::Dropped)
+            Ok(Payload::Ipv4 { source, .. }) if self.is_dhcp(link, frame.bytes()) => {
+                self.receive_dhcp(link, source, frame, now).unwrap_or_else(Verdict::Dropped)
             }
             // RFC 1812 §5.3.4: what came as a link-layer broadcast is not forwarded.
-            Ok(Payload::Ipv4 { unicast: false }) => DropReason::NotOurFrame.into(),
-            Ok(Payload::Ipv4 { unicast: true }) => {
-                self.receive_packet(link, frame, now).unwrap_or_else(Verdict::Dropped)
+            Ok(Payload::Ipv4 { unicast: false, .. }) => DropReason::NotOurFrame.into(),
+            Ok(Payload::Ipv4 { source, unicast: true }) => {
+                self.receive_packet(link, source, frame, now).unwrap_or_else(Verdict::Dropped)
             }
         }
     }
@@ -217,6 +216,7 @@ impl Router {
     fn receive_packet(
         &mut self,
         link: LinkId,
+        from: EthernetAddress,
         frame: &mut Frame,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
@@ -228,10 +228,11 @@ impl Router {
         if !self.is_unicast(destination) {
             return Err(DropReason::MartianDestination);
         }
+        let key = FlowKey::of(&packet);
+        self.check_ingress(link, from, (source, destination), &key, now)?;
         if self.links.iter().any(|attached| attached.address == destination) {
             return self.deliver(frame, now);
         }
-        let key = FlowKey::of(&packet);
         if let Ok(FlowKey { kind: FlowKind::EchoRequest, .. }) = key
             && self.is_shared(destination)
         {
@@ -324,7 +325,7 @@ impl Router {
                 Err(DropReason::NoService)
             }
             FlowKind::EchoReply | FlowKind::IcmpError => Ok(Verdict::Delivered),
-            FlowKind::Portless => Err(DropReason::NoService),
+            FlowKind::Tunnel | FlowKind::Portless => Err(DropReason::NoService),
         }
     }
 

@@ -92,7 +92,8 @@ fn addresses_of_nobody(us: Us, cases: &mut Cases) {
     cases.add("to another host", to, End::forwarded(LAN), End::dropped(DropReason::NotOurAddress));
     // Nobody but A itself sends from these ports.
     let spoofed = frame(us, &udp((SHARED, 5000), (SHARED, 7680), b"echo"));
-    cases.add("from A to A", spoofed, End::forwarded(LAN), End::dropped(DropReason::MartianSource));
+    let router = End::dropped(DropReason::SpoofedPort);
+    cases.add("from A to A", spoofed, router, End::dropped(DropReason::MartianSource));
 }
 
 /// Rules 59, 63, 81 and 89.
@@ -139,7 +140,17 @@ fn icmp(us: Us, cases: &mut Cases) {
     for len in [0, 1, 19, 20, 23] {
         about(&format!("{len} bytes of a packet"), &sent[..len], DropReason::Truncated);
     }
-    about("a later fragment", &change(sent, |packet| packet.set_frag_offset(64)), DropReason::Fragment);
+    // Rule 63: A takes identifications from its set, so that its own one is known.
+    for (identification, host) in [(5000, End::forwarded(TUN)), (9000, End::dropped(DropReason::NotOurPort))]
+    {
+        let later = change(sent.clone(), |packet| {
+            packet.set_frag_offset(64);
+            packet.set_ident(identification);
+        });
+        let error = frame(us, &icmp_error(WHOLE, SHARED, (3, 4), &later));
+        let what = format!("an error about a later fragment, {identification}");
+        cases.add(what, error, End::forwarded(LAN), host);
+    }
     let of_b = udp((SHARED, 9000), (WHOLE, 53), b"");
     let error = frame(us, &icmp_error(WHOLE, SHARED, (3, 1), &of_b));
     cases.add(

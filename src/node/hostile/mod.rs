@@ -207,7 +207,15 @@ fn confirmed_host() -> Bench<Host> {
 /// All that a node knows and intends, without what it counted.
 fn state_of<N: Victim>(bench: &Bench<N>) -> String {
     let counters: &Counters = bench.node.counters();
-    format!("{:?}", bench.node).replace(&format!("{counters:?}"), "")
+    let state = format!("{:?}", bench.node).replace(&format!("{counters:?}"), "");
+    // When a line was logged last is no part of it either.
+    match state.split_once("violations: Reports") {
+        Some((before, rest)) => {
+            let after = rest.split_once("transmits:").map_or("", |(_, after)| after);
+            format!("{before}transmits:{after}")
+        }
+        None => state,
+    }
 }
 
 /// The table without states and ages: who owns what.

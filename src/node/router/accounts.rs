@@ -37,7 +37,7 @@ pub struct Tally {
     /// TCP segments with SYN and without ACK among them: each begins a connection, or tries to once more. No packet
     /// shows the beginning of another flow.
     pub flows: u64,
-    /// IP packets that were not forwarded, for whatever reason.
+    /// IP packets that were not forwarded, for whatever reason; but none with a forged source, which is nobody's.
     pub drops: u64,
 }
 

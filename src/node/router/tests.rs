@@ -3,6 +3,7 @@
 mod accounts;
 mod dhcp;
 mod errors;
+mod guard;
 mod waiting;
 
 use smoltcp::time::Duration;
