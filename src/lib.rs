@@ -11,9 +11,9 @@
 //! |---|---|
 //! | [`config`] | TOML files: what is wrong with a value, and in which line |
 //! | [`ports`] | port ranges, PSIDs, port sets, the source-port allocator |
-//! | [`wire`] | bytes ⇄ meaning: PE-ARP, the frame buffer with its offload header, segmentation, flow keys, ICMP |
+//! | [`wire`] | bytes ⇄ meaning: PE-ARP, the frame buffer with its offload header, segmentation, fragments, flow keys, ICMP |
 //! | [`neighbor`] | engine: the port-aware ARP table of one link, its questions, the own set |
-//! | [`forward`] | engine: routes, the rate of ICMP errors |
+//! | [`forward`] | engine: routes, fragments on their way, the rate of ICMP errors |
 //! | [`dhcp`] | engine: the DHCP server, leases of whole addresses and of port sets |
 //! | [`node`] | host, swarm, edge router and DHCP server: engines composed, frame in → verdict and frames out |
 //! | [`sim`] | the same nodes on simulated segments and a virtual clock, deterministic by seed |

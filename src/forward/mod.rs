@@ -1,7 +1,9 @@
-//! Forwarding decisions: routes, and the rate of ICMP errors.
+//! Forwarding decisions: routes, where fragments go, and the rate of ICMP errors.
 
 mod fib;
+mod fragment;
 mod limit;
 
 pub use fib::{Fib, NextHop};
+pub use fragment::{FragmentRefused, Fragments};
 pub use limit::IcmpLimit;

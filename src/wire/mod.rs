@@ -1,11 +1,12 @@
-//! Bytes to meaning and back: PE-ARP, the frame buffer, offload headers and segmentation, flow keys, and what IPv4 and
-//! ICMP need beside [`smoltcp::wire`].
+//! Bytes to meaning and back: PE-ARP, the frame buffer, offload headers and segmentation, flow keys, fragments, and what
+//! IPv4 and ICMP need beside [`smoltcp::wire`].
 //!
 //! **Panic contract.** Nothing here panics on any input: views are made by `new_checked`, which verifies every
 //! length that the accessors rely on.
 
 mod checksum;
 mod flow_key;
+mod fragment;
 mod frame;
 pub mod icmp;
 pub mod ipv4;
@@ -14,6 +15,7 @@ pub mod pe_arp;
 mod segment;
 
 pub use flow_key::{FlowKey, FlowKind, Unkeyed};
+pub use fragment::{Datagram, FRAGMENT_UNIT, Piece, fragments};
 pub use frame::{ETHERNET_HEADER, Frame, MIN_ETHERNET_FRAME, Medium};
 pub use offload::{Checksum, Gso, GsoKind, Offload, OffloadError, VIRTIO_NET_HEADER};
 pub use segment::{SegmentError, Segments};
