@@ -4,6 +4,7 @@ use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
 use super::Verdict;
 use crate::dhcp::client::Ignored;
+use crate::forward::FragmentRefused;
 use crate::neighbor::Refused;
 use crate::wire::ipv4::HeaderError;
 use crate::wire::pe_arp::ParseError;
@@ -86,14 +87,26 @@ drop_reasons! {
     MartianSource = "martian_source",
     /// A destination address that is not forwarded to.
     MartianDestination = "martian_destination",
-    /// A later fragment to a shared address.
+    /// A later fragment for the node itself.
     Fragment = "fragment",
+    /// A fragment with bytes that came before, or an exact copy.
+    FragmentOverlap = "fragment_overlap",
+    /// A fragment of TCP that cuts the header, in front of its flags.
+    FragmentTiny = "fragment_tiny",
+    /// A fragment that has no place in its datagram.
+    FragmentInvalid = "fragment_invalid",
+    /// More fragments than are held.
+    FragmentLimit = "fragment_limit",
+    /// A fragment whose first one did not come in time.
+    FragmentTimeout = "fragment_timeout",
     /// An ICMP error about a packet that its receiver did not send.
     ForeignError = "foreign_error",
     /// A source address of another link, or of another host.
     SpoofedAddress = "spoofed_address",
     /// From a port or an identifier of a shared address that is not its sender's.
     SpoofedPort = "spoofed_port",
+    /// From a shared address, a fragment whose identification is not of its sender's set.
+    SpoofedFragment = "spoofed_fragment",
     /// From a shared address, an ICMP error about a packet that was not for its sender.
     SpoofedError = "spoofed_error",
     /// The TTL ran out.
@@ -200,6 +213,17 @@ impl From<HeaderError> for DropReason {
             HeaderError::Truncated => Self::Truncated,
             HeaderError::Version => Self::NotIpv4,
             HeaderError::Checksum => Self::HeaderChecksum,
+        }
+    }
+}
+
+impl From<FragmentRefused> for DropReason {
+    fn from(refused: FragmentRefused) -> Self {
+        match refused {
+            FragmentRefused::Overlap => Self::FragmentOverlap,
+            FragmentRefused::Tiny => Self::FragmentTiny,
+            FragmentRefused::BeyondEnd | FragmentRefused::Malformed => Self::FragmentInvalid,
+            FragmentRefused::TooManyPieces | FragmentRefused::Full => Self::FragmentLimit,
         }
     }
 }

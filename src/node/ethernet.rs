@@ -8,11 +8,12 @@ use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetF
 
 use super::counters::{Counters, is_for};
 use super::{DropReason, LinkId, Verdict};
+use crate::forward::Fragments;
 use crate::neighbor::{Event, Neighbors, Output, Refused, Target};
 use crate::wire::pe_arp::{self, Message};
 use crate::wire::{
-    ETHERNET_HEADER, FlowKey, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Segments, Unkeyed, icmp,
-    is_station, pe_arp_frame, plain_arp,
+    Datagram, ETHERNET_HEADER, FlowKey, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Piece, Segments,
+    Unkeyed, icmp, is_station, pe_arp_frame, plain_arp,
 };
 
 /// Where an IPv4 header has the protocol.
@@ -187,9 +188,15 @@ impl Interface {
     /// send.
     fn may_leave(&self, frame: &Frame) -> bool {
         let Ok(packet) = Ipv4Packet::new_checked(frame.bytes()) else { return false };
-        let source = FlowKey::of(&packet).ok().and_then(|key| key.source);
-        self.neighbors.config().router
-            || self.neighbors.owns(packet.src_addr(), packet.next_header().into(), source)
+        if self.neighbors.config().router {
+            return true;
+        }
+        let (ip, protocol) = (packet.src_addr(), packet.next_header().into());
+        match FlowKey::of(&packet) {
+            // PE-ARP rule 63: it has the identification that the host gave it.
+            Err(Unkeyed::Fragment) => self.neighbors.owns(ip, protocol, Some(packet.ident())),
+            key => self.neighbors.owns(ip, protocol, key.ok().and_then(|key| key.source)),
+        }
     }
 
     /// Moves what the engine wants to send into `transmits`, counts what waited, and hands the packets that could
@@ -281,6 +288,25 @@ pub(super) fn complete_icmp(frame: &mut Frame) {
     if frame.bytes().get(IPV4_PROTOCOL) == Some(&ICMP) {
         frame.complete_checksum();
     }
+}
+
+/// The key of a fragment, which has so many bytes: its own, or that of the first one of its datagram. `None` where that
+/// did not come so far; then it is held, which counts as a wait.
+pub(super) fn key_of_fragment<T>(
+    fragments: &mut Fragments<T>,
+    (datagram, piece): (Datagram, Piece),
+    key: Result<FlowKey, Unkeyed>,
+    bytes: usize,
+    hold: impl FnOnce() -> T,
+    now: Instant,
+) -> Result<Option<FlowKey>, DropReason> {
+    if piece.offset == 0 {
+        let key = key?;
+        fragments.first(datagram, piece, key, now)?;
+        return Ok(Some(key));
+    }
+    let key = fragments.later(datagram, piece, bytes, hold, now)?;
+    Ok(key.map(|key| FlowKey { headless: true, ..key }))
 }
 
 /// The ICMP error about an IP packet, or `None` where none may be sent. About a super-frame it embeds the first

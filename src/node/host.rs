@@ -7,6 +7,7 @@
 //! ```
 
 mod address;
+mod fragments;
 mod programs;
 mod streams;
 
@@ -19,15 +20,16 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
 use super::ethernet::{Interface, Payload, ip_bytes, report, transmit_own};
+use super::ident_map::IdentMap;
 use super::services::{ServicePorts, Services};
 use super::stack::{EchoPort, Stack, StackError};
 use super::{Counters, DropReason, LinkId, Node, Verdict};
-use crate::forward::IcmpLimit;
+use crate::forward::{Fragments, IcmpLimit};
 use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnId, Refused, Target};
 use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::MAX_RECORDS;
-use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Segments, ipv4};
+use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Piece, Segments, ipv4};
 use address::{DividedSet, records_of};
 pub use address::{HostAddress, SetConfig};
 use programs::Leaks;
@@ -119,6 +121,10 @@ pub struct Host {
     transmits: VecDeque<(LinkId, Frame)>,
     /// Sets that were lost since the last look, and to whom.
     lost: BTreeMap<OwnId, EthernetAddress>,
+    /// From the LAN, to shared addresses.
+    incoming: Fragments<Frame>,
+    /// From programs.
+    outgoing: Fragments<Frame>,
 }
 
 impl Host {
@@ -184,6 +190,8 @@ impl Host {
             counters: Counters::default(),
             transmits: VecDeque::new(),
             lost: BTreeMap::new(),
+            incoming: Fragments::new(),
+            outgoing: Fragments::new(),
         };
         host.add_address(&first, divided, services, now);
         host.drain(now);
@@ -196,7 +204,8 @@ impl Host {
         let ports: Vec<u16> = divided.stack.ports().collect();
         let (ip, seed) = (config.address.address(), self.rng.random());
         let stack = Stack::new(number, ip, self.mtu, &ports, services, seed, now);
-        self.addresses.push(HostAddress::new(config.address, config.gateway, divided, stack));
+        let idents = IdentMap::new(divided.set.to_bitmap().ports(), ChaCha8Rng::from_rng(&mut self.rng));
+        self.addresses.push(HostAddress::new(config.address, config.gateway, divided, stack, idents));
     }
 
     /// Begins to probe a further set, of an address that the host has or of another one.
@@ -375,6 +384,9 @@ impl Host {
     ) -> Result<Verdict, DropReason> {
         if self.addresses[at].is_for_programs(key, frame, now) {
             Ok(Verdict::Forward(TUN))
+        } else if Piece::of(&Ipv4Packet::new_unchecked(frame.bytes())).is_some() {
+            // The own stack puts nothing together.
+            Err(DropReason::Fragment)
         } else {
             self.give_to_stack(at, frame, now)
         }
@@ -448,7 +460,7 @@ impl Host {
         let broadcast = self.interface.broadcast;
         let group =
             destination.is_multicast() || destination.is_broadcast() || Some(destination) == broadcast;
-        let key = FlowKey::of(&packet);
+        let (mut key, fragment) = (FlowKey::of(&packet), Piece::of(&packet));
         // RFC 1122 §3.2.1.3; a host that has no address yet may call all of them.
         let nameless = group && source.is_unspecified();
         if !nameless && (!is_host(source) || Some(source) == broadcast) {
@@ -468,13 +480,33 @@ impl Host {
         if !self.addresses[at].shared {
             return key.map_or(Ok(Verdict::Forward(TUN)), |key| self.loop_back(at, &key, frame, now));
         }
-        let key = key?;
+        if let Some(fragment) = fragment {
+            match self.key_of_incoming(frame, fragment, key, now)? {
+                Some(first) => key = Ok(first),
+                None => return Ok(Verdict::Pending),
+            }
+        }
+        self.receive_shared(at, key?, frame, now)
+    }
+
+    /// A packet from the LAN to the shared address `at`, which is in use.
+    fn receive_shared(
+        &mut self,
+        at: usize,
+        key: FlowKey,
+        frame: &mut Frame,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
         // RFC 1122 §3.2.1.3: nobody else sends from the own ports, so that echo would go round for ever.
         if key.source.is_some_and(|port| self.owns(key.source_address, port)) {
             return Err(DropReason::MartianSource);
         }
         match (key.kind, key.destination) {
             (FlowKind::EchoRequest, _) => Err(DropReason::EchoIdentifier),
+            // Its identifier is in the first one.
+            (FlowKind::EchoReply, Some(port)) if key.headless && self.addresses[at].owns(port) => {
+                Ok(Verdict::Forward(TUN))
+            }
             (FlowKind::EchoReply, _) => {
                 let mut packet = Ipv4Packet::new_unchecked(frame.bytes_mut());
                 self.addresses[at].echo_map.map_reply(&mut packet).ok_or(DropReason::EchoIdentifier)?;
@@ -561,6 +593,7 @@ impl Host {
     }
 
     fn drain(&mut self, now: Instant) {
+        self.drain_fragments(now);
         let mut failed = Vec::new();
         let undeliverable = |frame, reason| failed.push((frame, reason));
         let events = self.interface.drain(&mut self.counters, &mut self.transmits, undeliverable);
@@ -626,11 +659,15 @@ impl Node for Host {
             [address.stack.poll_timeout(now), address.leak_map.poll_timeout()].into_iter().flatten().min()
         };
         let addresses = self.addresses.iter_mut().filter_map(of_address).min();
-        [self.interface.neighbors.poll_timeout(), addresses].into_iter().flatten().min()
+        let fragments = [self.incoming.poll_timeout(), self.outgoing.poll_timeout()];
+        let others = [self.interface.neighbors.poll_timeout(), addresses];
+        fragments.into_iter().chain(others).flatten().min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.interface.neighbors.handle_timeout(now);
+        self.incoming.handle_timeout(now);
+        self.outgoing.handle_timeout(now);
         // What the stacks may send depends on what is in use.
         self.drain(now);
         for HostAddress { stack, leak_map, .. } in &mut self.addresses {

@@ -12,7 +12,6 @@ mod ethernet;
 mod host;
 #[cfg(test)]
 mod hostile;
-#[cfg_attr(not(test), expect(dead_code, reason = "no host draws its identifications so far"))]
 mod ident_map;
 mod leak_map;
 mod leased;

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod dhcp;
+mod fragments;
 mod guard;
 
 use core::net::Ipv4Addr;
@@ -19,12 +20,12 @@ pub use self::accounts::{Tally, Traffic};
 use super::ethernet::{Interface, Payload, error_about, ip_bytes, report, transmit_own};
 use super::leasing::Leasing;
 use super::{Counters, DropReason, LinkId, Node, Verdict};
-use crate::forward::{Fib, IcmpLimit, NextHop};
+use crate::forward::{Fib, Fragments, IcmpLimit, NextHop};
 use crate::neighbor::{Config, Entry, Neighbors, OwnId, OwnSet, Refused, Target};
 use crate::ports::Scheme;
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::Record;
-use crate::wire::{FlowKey, FlowKind, Frame, Gso, Medium, Unkeyed, ipv4};
+use crate::wire::{FlowKey, FlowKind, Frame, Gso, Medium, Piece, Unkeyed, ipv4};
 
 /// What a link of the router is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct Router {
     /// Where there is a DHCP server.
     accounts: Option<Accounts>,
     violations: guard::Reports,
+    /// To shared addresses.
+    fragments: Fragments<fragments::Held>,
     transmits: VecDeque<(LinkId, Frame)>,
 }
 
@@ -155,6 +158,7 @@ impl Router {
             dhcp: None,
             accounts: None,
             violations: guard::Reports::default(),
+            fragments: Fragments::new(),
             transmits: VecDeque::new(),
         };
         for attached in &mut router.links {
@@ -228,11 +232,33 @@ impl Router {
         if !self.is_unicast(destination) {
             return Err(DropReason::MartianDestination);
         }
-        let key = FlowKey::of(&packet);
-        self.check_ingress(link, from, (source, destination), &key, now)?;
+        let mut key = FlowKey::of(&packet);
+        let fragment = Piece::of(&packet);
+        let datagram = fragment.map(|(datagram, _)| datagram);
+        self.check_ingress(link, from, (source, destination), &key, datagram, now)?;
         if self.links.iter().any(|attached| attached.address == destination) {
-            return self.deliver(frame, now);
+            return self.deliver(frame, key, now);
         }
+        if let Some(fragment) = fragment
+            && self.is_shared(destination)
+        {
+            match self.key_of_fragment(link, frame, fragment, key, now)? {
+                Some(first) => key = Ok(first),
+                None => return Ok(Verdict::Pending),
+            }
+        }
+        self.pass(link, frame, &key, now)
+    }
+
+    /// A packet that may pass, for somebody else.
+    fn pass(
+        &mut self,
+        link: LinkId,
+        frame: &mut Frame,
+        key: &Result<FlowKey, Unkeyed>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let destination = Ipv4Packet::new_unchecked(frame.bytes()).dst_addr();
         if let Ok(FlowKey { kind: FlowKind::EchoRequest, .. }) = key
             && self.is_shared(destination)
         {
@@ -240,9 +266,9 @@ impl Router {
             return Ok(self.answer_echo(frame, now));
         }
         if self.accounts.is_some() {
-            return self.forward_and_count(link, frame, &key, now);
+            return self.forward_and_count(link, frame, key, now);
         }
-        self.forward(link, frame, &key, &mut None, now)
+        self.forward(link, frame, key, &mut None, now)
     }
 
     /// What becomes of a packet for somebody else, and `by` which binding. That is no part of the result, as a verdict
@@ -272,11 +298,26 @@ impl Router {
             if whole {
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
                 self.send_error(link, frame, icmp::Error::TooBig(mtu), now);
+                return Err(DropReason::TooBig);
             }
-            return Err(DropReason::TooBig);
+            ipv4::decrement_ttl(&mut Ipv4Packet::new_unchecked(frame.bytes_mut()));
+            let verdict = self.forward_in_pieces(frame, &egress, by, now)?;
+            return Ok(self.answer_verdict(link, frame, destination, verdict, now));
         }
         ipv4::decrement_ttl(&mut Ipv4Packet::new_unchecked(frame.bytes_mut()));
         let verdict = self.links[egress.link.0].interface.output_by(egress.target, frame, false, by, now);
+        Ok(self.answer_verdict(link, frame, destination, verdict, now))
+    }
+
+    /// Tells the sender of a packet that it has no receiver.
+    fn answer_verdict(
+        &mut self,
+        link: LinkId,
+        frame: &Frame,
+        destination: Ipv4Addr,
+        verdict: Verdict,
+        now: Instant,
+    ) -> Verdict {
         if let Verdict::Dropped(
             reason @ (DropReason::Unreachable | DropReason::NoOwner | DropReason::UnassignedPort),
         ) = verdict
@@ -284,7 +325,7 @@ impl Router {
             tracing::trace!(%destination, reason = reason.name(), "no owner");
             self.send_error(link, frame, icmp::Error::HostUnreachable, now);
         }
-        Ok(verdict)
+        verdict
     }
 
     /// Whether an address is one host's: no group, nor (RFC 2644) all hosts of a link of the router.
@@ -314,10 +355,14 @@ impl Router {
     }
 
     /// A packet for one of the router's own addresses.
-    fn deliver(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        let packet = ipv4::check(frame.bytes())?;
-        let own = packet.dst_addr();
-        let key = FlowKey::of(&packet)?;
+    fn deliver(
+        &mut self,
+        frame: &mut Frame,
+        key: Result<FlowKey, Unkeyed>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
+        let key = key?;
+        let own = key.destination_address;
         match key.kind {
             FlowKind::EchoRequest => Ok(self.answer_echo(frame, now)),
             FlowKind::Transport => {
@@ -369,6 +414,7 @@ impl Router {
 
     fn drain(&mut self, now: Instant) {
         self.drain_dhcp(now);
+        self.drain_fragments(now);
         // The error about an undeliverable packet can itself raise a question, which is drained in the next round;
         // no error answers an error, so there are few rounds.
         loop {
@@ -427,7 +473,8 @@ impl Node for Router {
 
     fn poll_timeout(&mut self, _now: Instant) -> Option<Instant> {
         let dhcp = self.dhcp.iter().filter_map(Leasing::poll_timeout);
-        self.links.iter().filter_map(|attached| attached.interface.neighbors.poll_timeout()).chain(dhcp).min()
+        let links = self.links.iter().filter_map(|attached| attached.interface.neighbors.poll_timeout());
+        links.chain(dhcp).chain(self.fragments.poll_timeout()).min()
     }
 
     fn handle_timeout(&mut self, now: Instant) {
@@ -437,6 +484,7 @@ impl Node for Router {
         if let Some(dhcp) = &mut self.dhcp {
             dhcp.handle_timeout(now);
         }
+        self.fragments.handle_timeout(now);
         self.drain(now);
     }
 

@@ -59,12 +59,29 @@ const fn mac(last: u8) -> EthernetAddress {
     EthernetAddress([2, 0, 0, 0, 0, last])
 }
 
-/// An IPv4 packet of TTL 64.
+/// An IPv4 packet of TTL 64, with DF.
 pub(super) fn ip(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = ipv4::packet(from, to, IpProtocol::from(protocol), payload.len());
     bytes[20..].copy_from_slice(payload);
-    // The emitter sets DF.
-    change(bytes, |packet| packet.set_dont_frag(false))
+    bytes
+}
+
+/// The packet without DF: routers may cut it.
+pub(super) fn without_df(packet: Vec<u8>) -> Vec<u8> {
+    change(packet, |packet| packet.set_dont_frag(false))
+}
+
+/// One fragment of a packet: the bytes `part` of its payload.
+pub(super) fn fragment(packet: &[u8], identification: u16, part: core::ops::Range<usize>) -> Vec<u8> {
+    let more = part.end < packet.len() - 20;
+    let header = [&packet[..20], &packet[20..][part.clone()]].concat();
+    change(header, |packet| {
+        packet.set_total_len(20 + part.len() as u16);
+        packet.set_ident(identification);
+        packet.set_dont_frag(false);
+        packet.set_more_frags(more);
+        packet.set_frag_offset(part.start as u16);
+    })
 }
 
 /// The packet with its header changed and its header checksum right.
@@ -78,8 +95,7 @@ pub(super) fn change(mut bytes: Vec<u8>, change: impl FnOnce(&mut Ipv4Packet<&mu
 pub(super) type Endpoint = (Ipv4Addr, u16);
 
 pub(super) fn udp(from: Endpoint, to: Endpoint, data: &[u8]) -> Vec<u8> {
-    // The emitter sets DF.
-    change(ipv4::udp(from, to, data), |packet| packet.set_dont_frag(false))
+    ipv4::udp(from, to, data)
 }
 
 /// A SYN.

@@ -38,7 +38,8 @@ pub fn check(bytes: &[u8]) -> Result<Ipv4Packet<&[u8]>, HeaderError> {
     Ok(packet)
 }
 
-/// A packet of `len` bytes for a protocol, with its header and room for the rest.
+/// A packet of `len` bytes for a protocol, with its header and room for the rest. It has DF, and so is atomic: it needs
+/// no identification (RFC 6864 §4.1).
 ///
 /// # Panics
 /// If `len` is above 65,515, which no packet can hold.

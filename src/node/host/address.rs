@@ -7,6 +7,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::Ipv4Cidr;
 
 use super::super::echo_map::EchoMap;
+use super::super::ident_map::IdentMap;
 use super::super::leak_map::{LeakMap, can_map};
 use super::super::services::ServicePorts;
 use super::super::stack::Stack;
@@ -96,11 +97,19 @@ pub struct HostAddress {
     pub(super) stack: Stack,
     pub(super) echo_map: EchoMap,
     pub(super) leak_map: LeakMap,
+    /// Of what programs send from the address while it is shared.
+    pub(super) idents: IdentMap,
 }
 
 impl HostAddress {
     /// An address with its first set; `stack` has the ports of the stack part.
-    pub(super) fn new(cidr: Ipv4Cidr, gateway: Option<Ipv4Addr>, first: DividedSet, stack: Stack) -> Self {
+    pub(super) fn new(
+        cidr: Ipv4Cidr,
+        gateway: Option<Ipv4Addr>,
+        first: DividedSet,
+        stack: Stack,
+        idents: IdentMap,
+    ) -> Self {
         let mut this = Self {
             cidr,
             gateway,
@@ -110,6 +119,7 @@ impl HostAddress {
             stack_part: PortBitmap::new(),
             echo_map: EchoMap::new(first.stack.ports()),
             leak_map: LeakMap::default(),
+            idents,
             stack,
             sets: vec![first],
         };
@@ -273,5 +283,8 @@ impl HostAddress {
         let used: Vec<_> = self.sets.iter().filter(counts).collect();
         self.program_part = used.iter().flat_map(|divided| divided.program.ports()).collect();
         self.stack_part = used.iter().flat_map(|divided| divided.stack.ports()).collect();
+        if self.shared {
+            self.idents.set_identifiers(self.program_part.ports().chain(self.stack_part.ports()));
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::node::ethernet::{complete_icmp, error_about, ip_bytes, transmit_own};
 use crate::node::leak_map::{MappedLeak, can_map};
 use crate::node::{DropReason, Verdict};
 use crate::wire::icmp::{self, is_host};
-use crate::wire::{FlowKey, FlowKind, Frame, ipv4};
+use crate::wire::{FlowKey, FlowKind, Frame, Piece, ipv4};
 
 /// Leaks that wait to be looked into; one more is told of by its counter only.
 const MAX_LEAKS: usize = 64;
@@ -81,6 +81,13 @@ impl Host {
                 }
             };
         }
+        let fragment = Piece::of(&packet);
+        if let Some(fragment) = fragment.filter(|(_, piece)| piece.offset != 0) {
+            return match self.key_of_outgoing(frame, fragment, now)? {
+                Some(key) => self.send_later(key, frame, now),
+                None => Ok(Verdict::Pending),
+            };
+        }
         let mut key = FlowKey::of(&packet)?;
         let in_program_part = key.source.is_some_and(|port| self.addresses[at].program_part.contains(port));
         match key.kind {
@@ -117,10 +124,27 @@ impl Host {
             }
             FlowKind::Transport | FlowKind::Tunnel => {}
         }
+        if let Some((datagram, piece)) = fragment {
+            self.outgoing.first(datagram, piece, key, now)?;
+        }
+        self.send(at, &key, frame, now)
+    }
+
+    /// A packet of a program that may leave from the shared address `at`.
+    pub(super) fn send(
+        &mut self,
+        at: usize,
+        key: &FlowKey,
+        frame: &mut Frame,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
         // PE-ARP rule 90: only what this host owns comes back; other sharers are on the LAN.
-        match to {
-            Some(to) if self.takes(to, &key) => self.loop_back(to, &key, frame, now),
-            _ => self.route_key(at, &key, frame, false, now),
+        match self.find(key.destination_address) {
+            Some(to) if self.takes(to, key) => self.loop_back(to, key, frame, now),
+            _ => {
+                self.identify(at, frame, now);
+                self.route_key(at, key, frame, false, now)
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The host, packet by packet: the verdict, what it sends, and every counter that changes.
 
 mod echo;
+mod fragments;
 mod inbound;
 mod leaks;
 mod life;
@@ -117,8 +118,6 @@ fn the_lan_reaches_the_owner_only() {
     bench.give(LAN, broadcast).is_silent_drop(DropReason::NotOurAddress);
     bench.give(LAN, ethernet(ROUTER_MAC, B, &packet)).is_silent_drop(DropReason::NotOurFrame);
     bench.give(LAN, from_lan(&gre(SERVER, SHARED))).is_silent_drop(DropReason::Portless);
-    let fragment = change(udp(WEB, PROGRAM, &[0; 64]), |packet| packet.set_frag_offset(64));
-    bench.give(LAN, from_lan(&fragment)).is_silent_drop(DropReason::Fragment);
     let mut damaged = packet.clone();
     damaged[10] ^= 1;
     bench.give(LAN, from_lan(&damaged)).is_silent_drop(DropReason::HeaderChecksum);

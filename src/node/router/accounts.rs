@@ -76,7 +76,12 @@ impl Transit {
         let (protocol, source, destination, begins) = match key {
             Ok(key) => {
                 let tcp = key.protocol == TCP && key.kind == FlowKind::Transport;
-                (key.protocol, key.source, key.destination, tcp && begins_connection(packet.payload()))
+                (
+                    key.protocol,
+                    key.source,
+                    key.destination,
+                    tcp && !key.headless && begins_connection(packet.payload()),
+                )
             }
             Err(_) => (packet.next_header().into(), None, None, false),
         };

@@ -14,7 +14,7 @@ use smoltcp::wire::EthernetAddress;
 use super::{Attached, Router};
 use crate::neighbor::Target;
 use crate::node::{DropReason, LinkId};
-use crate::wire::{ESP, FlowKey, FlowKind, ICMP, Unkeyed};
+use crate::wire::{Datagram, ESP, FlowKey, FlowKind, ICMP, Unkeyed};
 
 /// Between two log lines of one kind (PE-ARP rule 113).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ pub(super) struct Violation {
 /// What the guard has logged.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    lines: [Option<Line>; 3],
+    lines: [Option<Line>; 5],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,9 @@ impl Reports {
         let slot = match reason {
             DropReason::SpoofedAddress => 0,
             DropReason::SpoofedPort => 1,
-            _ => 2,
+            DropReason::SpoofedError => 2,
+            DropReason::SpoofedFragment => 3,
+            _ => 4,
         };
         match &mut self.lines[slot] {
             Some(line) if now < line.at + REPORT_INTERVAL => {
@@ -68,9 +70,10 @@ impl Router {
         from: EthernetAddress,
         (source, destination): (Ipv4Addr, Ipv4Addr),
         key: &Result<FlowKey, Unkeyed>,
+        datagram: Option<Datagram>,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let Err(violation) = self.judge(link, from, source, key) else { return Ok(()) };
+        let Err(violation) = self.judge(link, from, source, key, datagram) else { return Ok(()) };
         self.report_violation(link, from, (source, destination), key, violation, now);
         Err(violation.reason)
     }
@@ -100,13 +103,14 @@ impl Router {
         }
     }
 
-    /// Whether `from` may send from `source`.
+    /// Whether `from` may send from `source`; `datagram` is that of a fragment.
     pub(super) fn judge(
         &self,
         link: LinkId,
         from: EthernetAddress,
         source: Ipv4Addr,
         key: &Result<FlowKey, Unkeyed>,
+        datagram: Option<Datagram>,
     ) -> Result<(), Violation> {
         let attached = &self.links[link.0];
         let routed = self.fib.lookup(source).map(|next_hop| next_hop.link);
@@ -122,7 +126,7 @@ impl Router {
             return Ok(());
         }
         if attached.interface.neighbors.is_shared(source) {
-            attached.judge_sharer(from, source, key)
+            attached.judge_sharer(from, source, key, datagram)
         } else {
             // Nobody says what a host has that is not in the table. One that moves is heard of by ARP before it sends.
             attached.judge_owner(from, Target::gateway(source), DropReason::SpoofedAddress, true)
@@ -136,9 +140,22 @@ impl Attached {
         from: EthernetAddress,
         source: Ipv4Addr,
         key: &Result<FlowKey, Unkeyed>,
+        datagram: Option<Datagram>,
     ) -> Result<(), Violation> {
-        // Nothing says whose it is.
-        let key = key.map_err(|unkeyed| Violation { reason: unkeyed.into(), owner: None, binding: None })?;
+        let unknown = !self.interface.neighbors.config().authority;
+        if let Some(Datagram { protocol, identification, .. }) = datagram {
+            // PE-ARP rule 63: a sharer takes it from its set. So no other one's datagrams get fragments of this one.
+            let target = Target { ip: source, protocol, port: Some(identification) };
+            self.judge_owner(from, target, DropReason::SpoofedFragment, unknown)?;
+        }
+        let key = match key {
+            Ok(key) => key,
+            Err(Unkeyed::Fragment) => return Ok(()),
+            // Nothing says whose it is.
+            Err(unkeyed) => {
+                return Err(Violation { reason: (*unkeyed).into(), owner: None, binding: None });
+            }
+        };
         let (protocol, port, reason) = match key.kind {
             // PE-ARP rule 111: about a packet to the sender, and to a port of its own.
             // No host has anything to say about a later fragment, and nothing in it would tell whose it was.
@@ -155,7 +172,6 @@ impl Attached {
                 (key.protocol, key.source, DropReason::SpoofedPort)
             }
         };
-        let unknown = !self.interface.neighbors.config().authority;
         self.judge_owner(from, Target { ip: source, protocol, port }, reason, unknown)
     }
 

@@ -3,6 +3,7 @@
 mod accounts;
 mod dhcp;
 mod errors;
+mod fragments;
 mod guard;
 mod waiting;
 
@@ -162,13 +163,12 @@ fn errors_go_back_to_the_source() {
     assert_eq!(icmp_of(packet_of(frame)).from, ROUTER);
 }
 
-/// RFC 1191 §4: too large and not to be fragmented; without DF the packet is dropped, too.
+/// RFC 1191 §4: too large and not to be fragmented.
 #[test]
 fn what_is_too_large_is_refused() {
     let mut bench = router_with_neighbors();
     let large = udp(FROM_SERVER, TO_A, &[0; 1473]);
-    bench.give(OUTSIDE, from_outside(&large)).is_silent_drop(DropReason::TooBig);
-    let outcome = bench.give(OUTSIDE, from_outside(&change(large, |packet| packet.set_dont_frag(true))));
+    let outcome = bench.give(OUTSIDE, from_outside(&large));
     outcome.is(Verdict::Dropped(DropReason::TooBig), &[("too_big", 1), ("originated", 1), ("forwarded", 1)]);
     let icmp = icmp_of(packet_of(outcome.only_frame(OUTSIDE)));
     assert_eq!((icmp.kind, icmp.word), ((3, 4), 1500));
@@ -227,12 +227,11 @@ fn icmp_errors_go_by_the_embedded_source() {
     bench.give(OUTSIDE, frame).is_silent_drop(DropReason::Truncated);
 }
 
-/// Fragments and portless protocols have no owner on a shared address; a whole address takes them.
+/// Portless protocols have no owner on a shared address unless one says so; a whole address takes them.
 #[test]
 fn what_has_no_port() {
     let mut bench = router_with_neighbors();
     let fragment = |to| change(udp(FROM_SERVER, to, &[0; 64]), |packet| packet.set_frag_offset(64));
-    bench.give(OUTSIDE, from_outside(&fragment(TO_A))).is_silent_drop(DropReason::Fragment);
     bench.give(OUTSIDE, from_outside(&fragment((WHOLE, 1)))).is_forwarded(LAN);
     bench.give(OUTSIDE, from_outside(&gre(SERVER, WHOLE))).is_forwarded(LAN);
     // Nobody said that it owns GRE of the shared address: that is asked.

@@ -31,10 +31,8 @@ fn too_big_is_answered_where_it_must_not_be_cut() {
     router.give(LAN, announce(A, SHARED, psid("0,4,1")));
     router.give(OUTSIDE, plain_arp(1, (SERVER_MAC, SERVER), (NOBODY, OUTSIDE_ROUTER)));
     let of_length = |length: usize| udp((SERVER, 9), (SHARED, 5000), &vec![0; length - 28]);
-    let whole = |packet| change(packet, |packet| packet.set_dont_frag(true));
-    router.give(OUTSIDE, from_outside(&whole(of_length(600)))).is_forwarded(LAN);
-    router.give(OUTSIDE, from_outside(&of_length(601))).is_silent_drop(DropReason::TooBig);
-    let packet = whole(of_length(601));
+    router.give(OUTSIDE, from_outside(&of_length(600))).is_forwarded(LAN);
+    let packet = of_length(601);
     let outcome = router.give(OUTSIDE, from_outside(&packet));
     outcome.is(Verdict::Dropped(DropReason::TooBig), &told(DropReason::TooBig));
     let answer = icmp_of(packet_of(outcome.only_frame(OUTSIDE)));
@@ -42,7 +40,7 @@ fn too_big_is_answered_where_it_must_not_be_cut() {
     assert_eq!((answer.kind, answer.word, answer.data), ((3, 4), 600, &packet[..548]));
 
     // Of a super-frame, a segment has to fit; the error is about the first one, as it is on the wire.
-    let packet = whole(segment((SERVER, 80), (SHARED, 5000), |packet| packet.set_ack(true), &[7; 5000]));
+    let packet = segment((SERVER, 80), (SHARED, 5000), |packet| packet.set_ack(true), &[7; 5000]);
     let mut large = from_outside(&packet);
     large.offload.checksum = Some(Checksum { start: 20, offset: 16 });
     let gso = |size| Some(Gso { kind: GsoKind::Tcp4 { ecn: false }, size, header_len: 40 });
@@ -53,7 +51,7 @@ fn too_big_is_answered_where_it_must_not_be_cut() {
     outcome.is(Verdict::Dropped(DropReason::TooBig), &told(DropReason::TooBig));
     let answer = icmp_of(packet_of(outcome.only_frame(OUTSIDE)));
     let first = segment((SERVER, 80), (SHARED, 5000), |packet| packet.set_ack(true), &[7; 561]);
-    assert_eq!((answer.word, answer.data), (600, &whole(first)[..548]));
+    assert_eq!((answer.word, answer.data), (600, &first[..548]));
 }
 
 /// Rule 83.
