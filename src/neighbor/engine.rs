@@ -11,7 +11,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
 
 use super::api::{Config, Entry, Event, Output, Refused, Target};
-use super::binding::{Binding, Held, Point, Source, State};
+use super::binding::{Binding, Held, Point, Source, State, portless_point};
 use super::claim::{ClaimPhase, OwnSet, Step};
 use super::own::{Due as OwnDue, Own, OwnId};
 use super::questions::{Due, Questions, Waiting};
@@ -149,6 +149,14 @@ impl Neighbors {
         self.drive(now);
     }
 
+    /// As [`Neighbors::renew_own`], and the set has other records, too. What is new among them is not probed.
+    pub fn change_own(&mut self, id: OwnId, records: Vec<Record>, until: Instant, now: Instant) {
+        if let Some(claim) = self.own.claim_mut(id) {
+            claim.change(records, until, &mut self.rng, now);
+        }
+        self.drive(now);
+    }
+
     /// PE-ARP rule 25.
     pub(super) fn tell_release(&mut self, id: OwnId) {
         if let Some(message) = self.own.claim(id).map(|claim| self.own.release(&claim.set)) {
@@ -279,6 +287,14 @@ impl Neighbors {
         originated: bool,
         now: Instant,
     ) -> Result<(), Refused> {
+        // PE-ARP rule 66: protocol 0 can be nobody's by name.
+        let target = match target {
+            Target { ip, protocol, port: None } => {
+                let (protocol, port) = portless_point(protocol);
+                Target { ip, protocol, port }
+            }
+            target => target,
+        };
         // PE-ARP §5: what no PSID covers has no owner, unless a binding of its own says so – and then the lookup
         // had found it.
         if let (Some(scheme), Some(port)) = (self.table.scheme(target.ip), target.port)
