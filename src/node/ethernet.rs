@@ -184,9 +184,10 @@ impl Interface {
     /// send.
     fn may_leave(&self, frame: &Frame) -> bool {
         let Ok(packet) = Ipv4Packet::new_checked(frame.bytes()) else { return false };
-        let source = FlowKey::of(&packet).ok().and_then(|key| key.source);
-        self.neighbors.config().router
-            || self.neighbors.owns(packet.src_addr(), packet.next_header().into(), source)
+        // Of an ICMP error, what is embedded.
+        let owned = FlowKey::of(&packet).map(|key| (key.protocol, key.source));
+        let (protocol, source) = owned.unwrap_or((packet.next_header().into(), None));
+        self.neighbors.config().router || self.neighbors.owns(packet.src_addr(), protocol, source)
     }
 
     /// Moves what the engine wants to send into `transmits`, counts what waited, and hands the packets that could

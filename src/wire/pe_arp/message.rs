@@ -9,7 +9,7 @@ use smoltcp::wire::EthernetAddress;
 
 use super::packet::RecordError;
 use super::{HEADER_LEN, MAX_RECORDS, Packet, ParseError, RECORD_LEN};
-use crate::ports::{PortRange, Psid};
+use crate::ports::{PortRange, Portless, Psid};
 
 const OP_REQUEST: u16 = 1;
 const OP_REPLY: u16 = 2;
@@ -154,6 +154,11 @@ impl Claim {
     /// What has no port and nobody owns by protocol. A message says it by a flag of the owner's address, and never by a
     /// record: see [`Message::claimed`].
     pub const RESIDUAL: Self = Self::Portless(0);
+
+    /// The claims to what has no port.
+    pub fn portless(portless: &Portless) -> impl Iterator<Item = Self> + '_ {
+        portless.protocols().map(Self::Portless).chain(portless.is_residual().then_some(Self::RESIDUAL))
+    }
 }
 
 impl fmt::Display for Claim {
