@@ -14,7 +14,7 @@ use pearp::node::{
     EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
     RouterLink, SetConfig, Verdict,
 };
-use pearp::ports::{PortSet, Psid, Scheme};
+use pearp::ports::{PortSet, Portless, Psid, Scheme};
 use pearp::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, PeAddress, Record};
 use pearp::wire::{
     Checksum, EthernetAddress, Frame, Gso, GsoKind, Ipv4Packet, Medium, Offload, Segments, pe_arp_frame,
@@ -140,6 +140,7 @@ fn host_and_router() {
                 address: "198.51.100.2/24".parse().unwrap(),
                 gateway: Some(ROUTER),
                 set: PortSet::Psid(psid),
+                portless: Portless::default(),
                 lease: None,
             },
         },

@@ -30,7 +30,7 @@ pub(super) struct ArpArgs {
     /// Numbers only: do not look addresses up in /etc/hosts
     #[arg(short)]
     numeric: bool,
-    /// Print JSON: [{address, ports, protocol, link_address, link, state, source, age_s}]
+    /// Print JSON: [{address, ports, portless, protocol, link_address, link, state, source, age_s}]
     #[arg(long)]
     json: bool,
 }
@@ -39,8 +39,11 @@ pub(super) struct ArpArgs {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Line {
     address: Ipv4Addr,
-    /// Empty where the owner holds every port, or where it holds what has no port, of `protocol`.
+    /// Empty where the owner holds every port, or none.
     ports: Vec<(u16, u16)>,
+    /// It holds what has no port, of `protocol`; `residual` stands for all that nobody holds by protocol.
+    #[serde(default, skip_serializing_if = "is_false")]
+    portless: bool,
     /// More ranges than are listed.
     #[serde(default, skip_serializing_if = "is_false")]
     ports_truncated: bool,
@@ -75,13 +78,15 @@ fn line(link: String, entry: &Entry) -> Line {
         }
         Claim::Full => Default::default(),
         Claim::Portless(number) => {
-            protocol = protocol_name(number);
+            protocol =
+                if entry.claim == Claim::RESIDUAL { "residual".to_owned() } else { protocol_name(number) };
             Default::default()
         }
     };
     Line {
         address: entry.ip,
         ports,
+        portless: matches!(entry.claim, Claim::Portless(_)),
         ports_truncated,
         psid,
         protocol,
@@ -114,7 +119,11 @@ pub(super) fn run(args: &ArpArgs) -> anyhow::Result<()> {
     let rows = lines.into_iter().map(|line| {
         [
             names.get(&line.address).cloned().unwrap_or_else(|| line.address.to_string()),
-            shown_ports(&line.ports, line.psid.as_deref(), line.ports_truncated),
+            if line.portless {
+                "none".to_owned()
+            } else {
+                shown_ports(&line.ports, line.psid.as_deref(), line.ports_truncated)
+            },
             line.protocol,
             line.link_address.unwrap_or_else(|| "(incomplete)".to_owned()),
             line.state,

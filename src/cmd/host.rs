@@ -20,7 +20,7 @@ use crate::node::{
     EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig, LeasedHost, MAX_LEASES,
     SetConfig,
 };
-use crate::ports::{PortSet, Psid};
+use crate::ports::{PortSet, Portless, Psid};
 use crate::runtime::{Clock, EventLoop, LeaseFile, PortWatch, random_seed};
 use crate::wire::Medium;
 use doctor::Doctor;
@@ -90,6 +90,10 @@ pub(super) struct HostArgs {
     /// The host's ports as ranges, as 5000-5999,6010; 0-65535 for an address of its own
     #[arg(long, value_name = "RANGES")]
     ports: Option<PortSet>,
+    /// What the host owns of the address that has no port: numbers of IP protocols, and `residual` for all those that no
+    /// sharer owns by number, as 47,41,residual (47 is GRE, 41 IPv6 in IPv4) [default: nothing]
+    #[arg(long, value_name = "LIST", conflicts_with = "dhcp")]
+    portless: Option<Portless>,
     /// Ports of the set, from the top, for the host's own stack; the rest is for programs [default: one in eight]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     stack_ports: Option<u32>,
@@ -181,12 +185,16 @@ fn fixed_config(args: &HostArgs, address: Ipv4Cidr) -> anyhow::Result<HostConfig
     if count <= stack_ports {
         bail!("a set of {count} ports leaves none for programs: {stack_ports} are the own stack's");
     }
+    if set.is_full() && args.portless.is_some() {
+        bail!("--portless goes with a part of an address: who has all ports has everything else, too");
+    }
     if let Some(gateway) = args.gateway
         && (gateway == address.address() || (address.prefix_len() < 32 && !address.contains_addr(&gateway)))
     {
         bail!("gateway {gateway} is not another node of {}", address.network());
     }
-    let first = SetConfig { address, gateway: args.gateway, set, lease: None };
+    let portless = args.portless.clone().unwrap_or_default();
+    let first = SetConfig { address, gateway: args.gateway, set, portless, lease: None };
     Ok(HostConfig { options: options(args)?, first })
 }
 

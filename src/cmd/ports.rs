@@ -33,7 +33,7 @@ pub(super) struct PortsArgs {
     /// The address to tell of, where the host has several [default: the first one]
     #[arg(long, value_name = "ADDRESS")]
     address: Option<Ipv4Addr>,
-    /// Print JSON: {address, ports, listening, connected, time_wait, free, outside, mapped, processes,
+    /// Print JSON: {address, ports, portless, listening, connected, time_wait, free, outside, mapped, processes,
     /// sockets}
     #[arg(long)]
     json: bool,
@@ -46,6 +46,8 @@ pub(super) struct PortsArgs {
 struct Set {
     address: Ipv4Addr,
     program: PortBitmap,
+    /// What has no port and is the host's.
+    portless: Option<String>,
     /// Ports outside the set for which the host has chosen others.
     mapped: Value,
 }
@@ -95,7 +97,8 @@ fn ask(node: &Node, chosen: Option<Ipv4Addr>) -> anyhow::Result<Set> {
         (Some(ranges), Some(address)) => {
             let ranges = ranges.into_iter().filter_map(|(first, last)| PortRange::new(first, last));
             let program = ranges.flat_map(PortRange::ports).collect();
-            Ok(Set { address, program, mapped: status["mapped"].clone() })
+            let portless = one.and_then(|one| one["portless"].as_str()).map(str::to_owned);
+            Ok(Set { address, program, portless, mapped: status["mapped"].clone() })
         }
         _ if status["role"] == "host" => bail!("this host has no port set yet: see `pearp status`"),
         _ => bail!("only a host has programs with ports: run this in the namespace of one"),
@@ -115,6 +118,8 @@ struct Usage {
     address: Ipv4Addr,
     /// Of the program part.
     ports: usize,
+    /// What has no port and is the host's: IP protocols by number, and `residual`.
+    portless: Option<String>,
     listening: usize,
     connected: usize,
     time_wait: usize,
@@ -191,6 +196,7 @@ fn usage(set: Set) -> anyhow::Result<Usage> {
     Ok(Usage {
         address: set.address,
         ports: total,
+        portless: set.portless,
         listening: count(SocketState::Listening),
         connected: count(SocketState::Connected),
         time_wait: count(SocketState::TimeWait),
@@ -211,6 +217,9 @@ fn print(out: &mut impl Write, usage: Usage) -> io::Result<()> {
         "{address}: {used} of {ports} program ports in use ({percent} %): {listening} listening, {connected} connected, \
          {time_wait} in TIME-WAIT; {free} free",
     )?;
+    if let Some(portless) = usage.portless {
+        writeln!(out, "IP protocols without ports: {portless}")?;
+    }
     if outside > 0 {
         writeln!(out, "{outside} more are outside the set")?;
     }

@@ -111,6 +111,15 @@ impl State {
 /// A protocol, and a port of it or none: what a question names.
 pub(super) type Point = (u8, Option<u16>);
 
+/// What is asked of a residual owner (PE-ARP rule 34): no packet has this protocol, which IANA keeps reserved, so that
+/// nobody owns it by name. With protocol 0 the question would be SOLICIT-ALL.
+pub(super) const RESIDUAL_POINT: Point = (255, None);
+
+/// What to ask for where a portless protocol is meant.
+pub(super) const fn portless_point(protocol: u8) -> Point {
+    if protocol == 0 { RESIDUAL_POINT } else { (protocol, None) }
+}
+
 /// A record of a binding, and when it ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
@@ -230,7 +239,9 @@ impl<R: Deref<Target = [Held]>> Binding<R> {
             records.iter().find_map(|two| {
                 let port = meet(&one.record, &two.record)?;
                 Some(match (one.record.claim, two.record.claim) {
-                    (Claim::Portless(protocol), _) | (_, Claim::Portless(protocol)) => (protocol, None),
+                    (Claim::Portless(protocol), _) | (_, Claim::Portless(protocol)) => {
+                        portless_point(protocol)
+                    }
                     // The narrower scope: they are equal, or one is 0.
                     _ => (one.record.scope.max(two.record.scope), Some(port)),
                 })
@@ -248,8 +259,15 @@ fn point_of(record: &Record) -> Point {
         Claim::Range(range) => (record.scope, Some(range.first())),
         Claim::Psid(psid) => (record.scope, Some(psid.first())),
         Claim::Full => (0, Some(0)),
-        Claim::Portless(protocol) => (protocol, None),
+        Claim::Portless(protocol) => portless_point(protocol),
     }
+}
+
+/// Whether a claim ends a negative (PE-ARP rule 44). Of portless protocols a residual owner has those that nobody else
+/// claims, and what is negative nobody claims.
+pub(super) fn ends(claim: &Record, negative: &Record) -> bool {
+    matches!((claim.claim, negative.claim), (Claim::RESIDUAL, Claim::Portless(_)))
+        || meet(claim, negative).is_some()
 }
 
 /// Whether all that `held` owns is named by `named`.
@@ -328,6 +346,10 @@ mod tests {
         assert_eq!(meet(&psid("0,4,1"), &psid("6,8,0x34")), Some(4304));
         assert_eq!(meet(&psid("0,4,1"), &psid("0,4,2")), None);
         assert_eq!(meet(&full, &gre), Some(0));
+        let residual = record(Claim::RESIDUAL);
+        assert_eq!(meet(&residual, &residual), Some(0));
+        assert_eq!(meet(&full, &residual), Some(0));
+        assert_eq!(meet(&residual, &gre), None);
         assert_eq!(meet(&gre, &range(0, 65535)), None);
         let tcp = Record { scope: 6, ..range(1, 10) };
         let udp = Record { scope: 17, ..range(1, 10) };

@@ -189,6 +189,12 @@ impl OwnClaim {
         }
     }
 
+    /// The set has other records from now on, and its lease lasts until `until`.
+    pub(super) fn change(&mut self, records: Vec<Record>, until: Instant, rng: &mut impl Rng, now: Instant) {
+        self.set.records = records;
+        self.renew(until, rng, now);
+    }
+
     /// When the lease of a set that is used, or is meant to be, ends.
     fn lease_end(&self) -> Option<Instant> {
         let unused = matches!(self.phase, ClaimPhase::Unclaimed | ClaimPhase::Expired);

@@ -11,7 +11,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{ArpOperation, ArpRepr, EthernetAddress};
 
 use super::api::{Config, Entry, Event, Output, Refused, Target};
-use super::binding::{Binding, Held, Point, Source, State};
+use super::binding::{Binding, Held, Point, Source, State, portless_point};
 use super::claim::{ClaimPhase, OwnSet, Step};
 use super::own::{Due as OwnDue, Own, OwnId};
 use super::questions::{Due, Questions, Waiting};
@@ -118,6 +118,11 @@ impl Neighbors {
         self.own.owns(ip, protocol, port)
     }
 
+    /// Whether an own set of the address is in use.
+    pub fn is_own(&self, ip: Ipv4Addr) -> bool {
+        self.own.holds(ip)
+    }
+
     /// Starts to use an own set: probe, then announce. [`Event::Ready`] follows, or [`Event::OwnConflict`].
     pub fn claim_own(&mut self, id: OwnId, now: Instant) {
         if let Some(claim) = self.own.claim_mut(id) {
@@ -145,6 +150,14 @@ impl Neighbors {
     pub fn renew_own(&mut self, id: OwnId, until: Instant, now: Instant) {
         if let Some(claim) = self.own.claim_mut(id) {
             claim.renew(until, &mut self.rng, now);
+        }
+        self.drive(now);
+    }
+
+    /// As [`Neighbors::renew_own`], and the set has other records, too. What is new among them is not probed.
+    pub fn change_own(&mut self, id: OwnId, records: Vec<Record>, until: Instant, now: Instant) {
+        if let Some(claim) = self.own.claim_mut(id) {
+            claim.change(records, until, &mut self.rng, now);
         }
         self.drive(now);
     }
@@ -297,6 +310,14 @@ impl Neighbors {
         originated: bool,
         now: Instant,
     ) -> Result<(), Refused> {
+        // PE-ARP rule 66: protocol 0 can be nobody's by name.
+        let target = match target {
+            Target { ip, protocol, port: None } => {
+                let (protocol, port) = portless_point(protocol);
+                Target { ip, protocol, port }
+            }
+            target => target,
+        };
         // PE-ARP §5: what no PSID covers has no owner, unless a binding of its own says so – and then the lookup
         // had found it.
         if let (Some(scheme), Some(port)) = (self.table.scheme(target.ip), target.port)

@@ -112,7 +112,7 @@ impl Neighbors {
             return Ok(());
         }
         // Before anything else: a claim that is not taken changes nothing, and a flood of them must cost little.
-        if records.len() > MAX_RECORDS
+        if records.iter().filter(|held| !held.record.is_residual()).count() > MAX_RECORDS
             || !self.may_note_shared(heard)
             || !(self.table.has_room(heard.ip, heard.hardware, &records)
                 || (heard.confirmed && self.make_room(heard, &records, now)))

@@ -98,6 +98,11 @@ impl Own {
         self.claims.values().any(|claim| claim.owns(ip, protocol, port))
     }
 
+    /// Whether part of the address is in use.
+    pub(super) fn holds(&self, ip: Ipv4Addr) -> bool {
+        self.held().any(|claim| claim.set.ip == ip)
+    }
+
     /// A whole address that is in use, and for which the node answers plain ARP.
     pub(super) fn whole(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.held().filter(|claim| !claim.set.shared).map(|claim| claim.set.ip)
@@ -134,7 +139,9 @@ impl Own {
     pub(super) fn asker(&self, ip: Ipv4Addr) -> Option<PeAddress> {
         let same = self.held().find(|claim| claim.set.ip == ip);
         let asker = same.or_else(|| self.held().next()).or_else(|| self.claims.values().next())?;
-        Some(self.address(&asker.set))
+        let held = self.held().filter(|claim| claim.set.ip == asker.set.ip);
+        let residual = held.flat_map(|claim| &claim.set.records).any(Record::is_residual);
+        Some(PeAddress { residual, ..self.address(&asker.set) })
     }
 
     /// The address with the first port of a set, as in ANNOUNCE, PROBE and RELEASE.

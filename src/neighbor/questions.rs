@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use smoltcp::time::{Duration, Instant};
 
-use super::binding::meet;
+use super::binding::ends;
 use super::{
     ADDRESS_QUESTIONS_BURST, ADDRESS_QUESTIONS_PER_SECOND, FAILED_TIME, FAILED_TIME_MAX,
     LINK_QUESTIONS_PER_SECOND, MAX_GAPS, MAX_MULTICAST_SOLICIT, MAX_PENDING_BYTES_PER_ADDRESS,
@@ -447,7 +447,7 @@ impl Questions {
     /// PE-ARP rule 44: a claim ends the negatives that it intersects.
     pub(super) fn end_negatives(&mut self, ip: Ipv4Addr, records: &[Record]) {
         let Some(address) = self.addresses.get_mut(&ip) else { return };
-        let claimed = |negative: &Record| records.iter().any(|record| meet(record, negative).is_some());
+        let claimed = |negative: &Record| records.iter().any(|record| ends(record, negative));
         address.gaps.retain(|(gap, _)| !claimed(gap));
         address.questions.retain(|block, question| {
             let open = matches!(question.phase, Phase::Asking { .. });

@@ -200,11 +200,12 @@ impl Neighbors {
         self.learn(&heard, now)
     }
 
-    fn heard<'a>(&self, message: &'a Message, confirmed: bool) -> Heard<'a> {
+    /// `claimed`: by the message.
+    fn heard<'a>(message: &Message, claimed: &'a [Record], confirmed: bool) -> Heard<'a> {
         Heard {
             ip: message.sender.ip,
             hardware: message.sender_hardware,
-            records: &message.records,
+            records: claimed,
             complete: message.complete,
             shared: message.sender.shared,
             // An authority's positive answer is for another host (PE-ARP rule 28).
@@ -214,7 +215,7 @@ impl Neighbors {
     }
 
     fn on_resolve(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
-        let asked = message.target;
+        let (asked, claimed) = (message.target, message.claimed());
         let mut result = Ok(());
         // PE-ARP rule 1: the owner answers, and nobody else.
         let ours = self.own.owns(asked.ip, asked.protocol, asked.port);
@@ -222,9 +223,9 @@ impl Neighbors {
         // need it: the target, and a router.
         let known = self.table.find(message.sender.ip, message.sender_hardware).is_some();
         // PE-ARP rule 55: whatever is asked, a claim to an own set is heard.
-        let disputed = self.own.disputed(message.sender.ip, &message.records);
-        if !message.records.is_empty() && (ours || known || self.config.router) {
-            result = self.learn(&self.heard(message, false), now);
+        let disputed = self.own.disputed(message.sender.ip, &claimed);
+        if !claimed.is_empty() && (ours || known || self.config.router) {
+            result = self.learn(&Self::heard(message, &claimed, false), now);
         } else if !disputed.is_empty() {
             result = self.on_own_claimed(message.sender_hardware, &disputed, false, now);
         }
@@ -279,11 +280,11 @@ impl Neighbors {
         if message.target_hardware != self.config.hardware {
             return Err(Refused::NotForUs);
         }
-        let asked = message.sender;
+        let (asked, claimed) = (message.sender, message.claimed());
         // PE-ARP rule 15: {ip, 0}, the answer to SOLICIT-ALL, names no port.
         let names_all = asked.protocol == 0 && asked.port.is_none();
         let holds = |record: &Record| names_all || record.contains(asked.protocol, asked.port);
-        if !message.records.iter().any(holds) {
+        if !claimed.iter().any(holds) {
             return Err(Refused::WithoutAsked);
         }
         // PE-ARP rule 20.
@@ -293,23 +294,29 @@ impl Neighbors {
         if !solicited {
             return Err(Refused::Unsolicited);
         }
-        self.learn(&self.heard(message, true), now)
+        if asked.port.is_none() && claimed.iter().filter(|record| holds(record)).all(Record::is_residual) {
+            // PE-ARP rule 41: the answer of an owner by protocol precedes, and may be slower.
+            self.solicited.insert(asked.ip, now);
+        }
+        self.learn(&Self::heard(message, &claimed, true), now)
     }
 
     fn on_announce(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
+        let claimed = message.claimed();
         // PE-ARP rule 23: a complete set without records withdraws all.
-        if message.records.is_empty() && !message.complete {
+        if claimed.is_empty() && !message.complete {
             return Err(Refused::NoRecords);
         }
-        self.learn(&self.heard(message, false), now)
+        self.learn(&Self::heard(message, &claimed, false), now)
     }
 
     fn on_probe(&mut self, message: &Message, now: Instant) -> Result<(), Refused> {
-        if message.records.is_empty() {
+        let claimed = message.claimed();
+        if claimed.is_empty() {
             return Err(Refused::NoRecords);
         }
         let prober = message.sender_hardware;
-        let disputed = self.own.disputed(message.target.ip, &message.records);
+        let disputed = self.own.disputed(message.target.ip, &claimed);
         let objection = disputed.iter().find_map(|(own, port)| self.own.objection(*own, prober, *port, now));
         if let Some(objection) = objection {
             self.unicast(prober, objection);
@@ -327,7 +334,7 @@ impl Neighbors {
         if message.target_hardware != self.config.hardware {
             return Err(Refused::NotForUs);
         }
-        let mut disputed = self.own.disputed(message.sender.ip, &message.records);
+        let mut disputed = self.own.disputed(message.sender.ip, &message.claimed());
         disputed.retain(|(own, _)| self.own.phase(*own).probing());
         if disputed.is_empty() {
             return Err(Refused::Unsolicited);
@@ -351,7 +358,8 @@ impl Neighbors {
         let (ip, hardware) = (message.sender.ip, message.sender_hardware);
         let Some(id) = self.table.find(ip, hardware) else { return Ok(()) };
         if self.table.binding(id).is_some_and(|binding| !binding.source.is_given()) {
-            let named = |held: &Held| message.records.iter().any(|record| names(record, &held.record));
+            let claimed = message.claimed();
+            let named = |held: &Held| claimed.iter().any(|record| names(record, &held.record));
             self.keep_records(id, |held| !named(held));
         }
         Ok(())
@@ -364,14 +372,14 @@ impl Neighbors {
         if message.target_hardware != self.config.hardware {
             return Err(Refused::NotForUs);
         }
-        let asked = message.sender;
-        if !message.records.iter().any(|record| record.contains(asked.protocol, asked.port)) {
+        let (asked, gaps) = (message.sender, message.claimed());
+        if !gaps.iter().any(|record| record.contains(asked.protocol, asked.port)) {
             return Err(Refused::WithoutAsked);
         }
         if !self.asks(asked) {
             return Err(Refused::Unsolicited);
         }
-        for gap in &message.records {
+        for gap in gaps.iter() {
             // PE-ARP rule 43.
             let time = match gap.lifetime {
                 Lifetime::Seconds(seconds) => Duration::from_secs(seconds.into()).min(GAP_TIME_MAX),
@@ -403,6 +411,6 @@ impl Neighbors {
         let binding = self.bound(message.sender.ip, message.sender_hardware);
         let asked =
             binding.filter(|binding| binding.source != Source::Arp).and_then(|binding| binding.asked());
-        asked.is_some_and(|asked| claims(&message.records, asked))
+        asked.is_some_and(|asked| claims(&message.claimed(), asked))
     }
 }

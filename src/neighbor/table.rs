@@ -28,6 +28,9 @@ use super::{MAX_BINDINGS, MAX_BINDINGS_PER_ADDRESS, MAX_BINDINGS_PER_HARDWARE, M
 use crate::ports::Scheme;
 use crate::wire::pe_arp::{Claim, Record};
 
+/// The slot of [`Claim::RESIDUAL`] among portless protocols.
+const RESIDUAL_SLOT: u16 = 0;
+
 /// In an array of slots, one that nobody holds.
 const EMPTY: BindingId = BindingId::MAX;
 
@@ -40,7 +43,7 @@ enum Form {
     Ports(Scheme),
     /// A record of one port: precedes the set around it where both were given (PE-ARP rule 31).
     Single,
-    /// One protocol without ports.
+    /// One protocol without ports, or, in slot 0, all that nobody has by protocol.
     Portless,
     /// Every port, and what has none.
     Whole,
@@ -66,7 +69,7 @@ struct Group {
 struct Address {
     /// The form of the main group.
     form: Form,
-    /// Nothing is claimed outside the main group, so that this alone decides.
+    /// No port is claimed outside the main group, so that this alone decides about ports.
     alone: bool,
     /// How many of the bindings are not static.
     learned: u32,
@@ -208,10 +211,10 @@ impl Table {
                 && self.store.len() < MAX_BINDINGS)
     }
 
-    /// The binding that stands for a port, or for a portless protocol.
+    /// The binding that stands for a port, or for a portless protocol (PE-ARP rule 66).
     pub(super) fn lookup(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> Option<BindingId> {
         let address = self.address(ip)?;
-        if address.alone {
+        if address.alone && port.is_some() {
             return address.main_holder(protocol, port);
         }
         self.lookup_groups(address, protocol, port)
@@ -224,7 +227,9 @@ impl Table {
         let groups = scope(0).into_iter().chain(own_scope).flatten();
         let holders = groups.filter_map(|group| {
             let slot = group.form.slot_of(protocol, port)?;
-            group.slots.get(&slot).map(|id| (group.form, *id))
+            // PE-ARP rule 31: who owns it by protocol precedes the residual owner, whatever the sources.
+            let residual = || group.slots.get(&RESIDUAL_SLOT).filter(|_| group.form == Form::Portless);
+            group.slots.get(&slot).or_else(residual).map(|id| (group.form, *id))
         });
         let main = address.main_holder(protocol, port).map(|id| (address.form, id));
         let precedence = |(form, id): (Form, BindingId)| {
@@ -389,7 +394,12 @@ impl Address {
                 rest.scopes.remove(&block.scope);
             }
         }
-        self.alone = rest.scopes.is_empty();
+        let portless_only = |groups: &Vec<Group>| matches!(groups[..], [Group { form: Form::Portless, .. }]);
+        self.alone = match rest.scopes.len() {
+            0 => true,
+            1 => rest.scopes.get(&0).is_some_and(portless_only),
+            _ => false,
+        };
     }
 
     fn claim(&mut self, block: Block, id: BindingId, store: &Store) {

@@ -12,8 +12,8 @@ use crate::forward::Fragments;
 use crate::neighbor::{Event, Neighbors, Output, Refused, Target};
 use crate::wire::pe_arp::{self, Message};
 use crate::wire::{
-    Datagram, ETHERNET_HEADER, FlowKey, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Piece, Segments,
-    Unkeyed, icmp, is_station, pe_arp_frame, plain_arp,
+    Datagram, ETHERNET_HEADER, FlowKey, FlowKind, Frame, Gso, ICMP, Ipv4Packet, Medium, Offload, Piece,
+    Segments, Unkeyed, icmp, is_station, pe_arp_frame, plain_arp,
 };
 
 /// Where an IPv4 header has the protocol.
@@ -195,7 +195,11 @@ impl Interface {
         match FlowKey::of(&packet) {
             // PE-ARP rule 63: it has the identification that the host gave it.
             Err(Unkeyed::Fragment) => self.neighbors.owns(ip, protocol, Some(packet.ident())),
-            key => self.neighbors.owns(ip, protocol, key.ok().and_then(|key| key.source)),
+            Err(_) => self.neighbors.owns(ip, protocol, None),
+            // PE-ARP rule 64: nothing in it says which sharer sends it.
+            Ok(FlowKey { kind: FlowKind::Tunnel, source: None, .. }) => self.neighbors.is_own(ip),
+            // Of an ICMP error, what is embedded.
+            Ok(key) => self.neighbors.owns(ip, key.protocol, key.source),
         }
     }
 
@@ -290,14 +294,14 @@ pub(super) fn complete_icmp(frame: &mut Frame) {
     }
 }
 
-/// The key of a fragment, which has so many bytes: its own, or that of the first one of its datagram. `None` where that
-/// did not come so far; then it is held, which counts as a wait.
+/// The key of a fragment: its own, or that of the first one of its datagram. `None` where that did not come so far; then a
+/// copy is held, which counts as a wait.
 pub(super) fn key_of_fragment<T>(
     fragments: &mut Fragments<T>,
     (datagram, piece): (Datagram, Piece),
     key: Result<FlowKey, Unkeyed>,
-    bytes: usize,
-    hold: impl FnOnce() -> T,
+    frame: &Frame,
+    hold: impl FnOnce(Frame) -> T,
     now: Instant,
 ) -> Result<Option<FlowKey>, DropReason> {
     if piece.offset == 0 {
@@ -305,7 +309,9 @@ pub(super) fn key_of_fragment<T>(
         fragments.first(datagram, piece, key, now)?;
         return Ok(Some(key));
     }
-    let key = fragments.later(datagram, piece, bytes, hold, now)?;
+    let packet = ip_bytes(frame);
+    let memory = Frame::memory_of(packet.len());
+    let key = fragments.later(datagram, piece, memory, || hold(Frame::from_packet(packet)), now)?;
     Ok(key.map(|key| FlowKey { headless: true, ..key }))
 }
 

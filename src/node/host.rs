@@ -8,6 +8,7 @@
 
 mod address;
 mod fragments;
+mod portless;
 mod programs;
 mod streams;
 
@@ -30,7 +31,7 @@ use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::MAX_RECORDS;
 use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Piece, Segments, ipv4};
-use address::{DividedSet, records_of};
+use address::DividedSet;
 pub use address::{HostAddress, SetConfig};
 use programs::Leaks;
 pub use programs::{Leak, LeakPolicy};
@@ -133,8 +134,7 @@ impl Host {
     /// # Errors
     /// [`StackError::EchoPort`].
     pub fn new(config: HostConfig, now: Instant) -> Result<Self, StackError> {
-        let set = config.first.set.clone();
-        let divided = DividedSet::new(OwnId::FIRST, set, config.options.stack_ports);
+        let divided = DividedSet::new(OwnId::FIRST, &config.first, config.options.stack_ports);
         let stack: Vec<u16> = divided.stack.ports().collect();
         let services = Services::echo(config.options.echo, &stack, now)?;
         Ok(Self::start(config, divided, services, now))
@@ -143,7 +143,7 @@ impl Host {
     /// A host without programs and without a TUN, one of thousands: its own stack has all of its set. It offers UDP
     /// echo and HTTP on the lowest port, TCP echo on the next one; the page begins with `page`.
     pub(super) fn without_programs(config: HostConfig, page: String, now: Instant) -> Self {
-        let divided = DividedSet::new(OwnId::FIRST, config.first.set.clone(), Some(u32::MAX));
+        let divided = DividedSet::new(OwnId::FIRST, &config.first, Some(u32::MAX));
         let stack: Vec<u16> = divided.stack.ports().collect();
         let services = Services::small(page, &stack, now);
         let mut host = Self::start(config, divided, services, now);
@@ -218,20 +218,19 @@ impl Host {
         }
         let own = config.own_set(now);
         let same = self.address_of(config.address.address());
-        let others = same.iter().flat_map(|address| address.sets()).map(|(_, set)| set);
-        if others
-            .clone()
-            .any(|set| config.set.ranges().iter().any(|range| range.ports().any(|port| set.contains(port))))
-        {
+        let taken = same.iter().flat_map(|address| address.sets()).any(|(_, set)| {
+            config.set.ranges().iter().any(|range| range.ports().any(|port| set.contains(port)))
+        });
+        if taken {
             return Err(SetError::Overlap);
         }
-        let records = |set| records_of(set).len();
+        let records = same.map_or(0, HostAddress::record_count);
         let sets = self.addresses.iter().flat_map(HostAddress::sets).count();
-        if sets >= MAX_SETS || others.map(records).sum::<usize>() + own.records.len() > MAX_RECORDS {
+        if sets >= MAX_SETS || records + own.records.len() > MAX_RECORDS {
             return Err(SetError::TooMany);
         }
         let id = self.interface.neighbors.add_own(own);
-        let divided = DividedSet::new(id, config.set.clone(), self.stack_ports);
+        let divided = DividedSet::new(id, &config, self.stack_ports);
         match self.find(config.address.address()) {
             Some(at) => self.addresses[at].add(divided, &self.interface.neighbors),
             None => self.add_address(&config, divided, Services::none(now), now),
@@ -520,6 +519,9 @@ impl Host {
             (_, Some(port)) if self.addresses[at].owns(port) => self.loop_back(at, &key, frame, now),
             // PE-ARP rule 7: nobody but the owner answers.
             (_, Some(_)) => Err(DropReason::NotOurPort),
+            (_, None) if self.owns_portless(key.destination_address, &key) => {
+                self.loop_back(at, &key, frame, now)
+            }
             (_, None) => Err(DropReason::Portless),
         }
     }

@@ -56,7 +56,8 @@ pub(super) struct IdentMap {
 impl IdentMap {
     /// A map into `identifiers`.
     pub(super) fn new(identifiers: impl IntoIterator<Item = u16>, mut rng: ChaCha8Rng) -> Self {
-        let mut order: Vec<_> = identifiers.into_iter().collect();
+        let set: PortBitmap = identifiers.into_iter().collect();
+        let mut order: Vec<_> = set.ports().collect();
         order.shuffle(&mut rng);
         Self { order, cursors: core::array::from_fn(|_| rng.random()), begun: BTreeMap::new(), rng }
     }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::dhcp::client::{self, Client, ClientLease, ClientState, Ignored, Wish};
 use crate::neighbor::{Entry, OwnId};
-use crate::ports::PortSet;
+use crate::ports::{PortSet, Portless};
 use crate::wire::{Frame, Medium, ipv4};
 use growth::Growth;
 use looks::Looks;
@@ -420,6 +420,7 @@ impl LeasedHost {
             address: lease.address,
             gateway: lease.gateway,
             set: PortSet::Psid(lease.set),
+            portless: Portless::default(),
             // What is to be probed has not ended.
             lease: Some(lease.until - now),
         };

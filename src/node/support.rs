@@ -15,7 +15,7 @@ use super::{
     Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role,
     Route, Router, RouterConfig, RouterLink, SetConfig, Verdict,
 };
-use crate::ports::{PortSet, Scheme};
+use crate::ports::{PortSet, Portless, Scheme};
 use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, Packet, PeAddress, Record};
 use crate::wire::{Frame, ipv4, pe_arp_frame};
 
@@ -393,6 +393,7 @@ pub(crate) fn host_config(hardware: EthernetAddress, set: &str) -> HostConfig {
             address: "198.51.100.2/24".parse().unwrap(),
             gateway: Some(ROUTER),
             set: set.parse::<crate::ports::Psid>().map_or_else(|_| set.parse().unwrap(), PortSet::Psid),
+            portless: Portless::default(),
             lease: None,
         },
     }

@@ -25,7 +25,7 @@ use super::{
     SetConfig, Verdict,
 };
 use crate::neighbor::{ClaimPhase, Entry, TokenBucket};
-use crate::ports::{PortSet, Psid, Scheme};
+use crate::ports::{PortSet, Portless, Psid, Scheme};
 use crate::wire::{Frame, Medium};
 
 /// The most hosts of one swarm.
@@ -230,7 +230,13 @@ impl Swarm {
                 pro: self.config.pro,
                 seed: self.config.seed.wrapping_add(at as u64),
             },
-            first: SetConfig { address, gateway: self.config.gateway, set, lease: None },
+            first: SetConfig {
+                address,
+                gateway: self.config.gateway,
+                set,
+                portless: Portless::default(),
+                lease: None,
+            },
         };
         let host = Host::without_programs(config, page, now);
         let sets = self.config.scheme.sets() as usize;

@@ -14,6 +14,7 @@ use crate::node::{
     EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
     RouterLink, SetConfig, StackError,
 };
+use crate::ports::Portless;
 use crate::wire::{Frame, pe_arp};
 
 /// The largest IP packet of every link, in bytes.
@@ -144,6 +145,7 @@ pub(super) fn host_config(scenario: &Scenario, node: NodeId, spec: &HostSpec, se
             address: Ipv4Cidr::new(set.address, segment.prefix.prefix_len()),
             gateway: Some(spec.gateway),
             set: set.ports.clone(),
+            portless: Portless::default(),
             lease: None,
         },
     }

@@ -59,9 +59,14 @@ impl Frame {
 
     /// A copy of an IP packet.
     pub fn from_packet(packet: &[u8]) -> Self {
-        let mut buffer = vec![0; HEADROOM + packet.len()];
+        let mut buffer = vec![0; Self::memory_of(packet.len())];
         buffer[HEADROOM..].copy_from_slice(packet);
         Self { end: buffer.len(), buffer, start: HEADROOM, offload: Offload::default() }
+    }
+
+    /// Bytes of memory of a copy of an IP packet of so many bytes.
+    pub const fn memory_of(packet_len: usize) -> usize {
+        HEADROOM + packet_len
     }
 
     /// A copy of an Ethernet frame.

@@ -383,6 +383,7 @@ fn run_host(data: &[u8], set: PortSet, lease: Option<Duration>) {
             address: "198.51.100.2/24".parse().expect("a valid address"),
             gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
             set,
+            portless: "47,residual".parse().expect("a valid list"),
             lease,
         },
     };

@@ -15,7 +15,7 @@ use crate::dhcp::client::{Client, ClientLease};
 use crate::link::Offloads;
 use crate::neighbor::ClaimPhase;
 use crate::node::{Host, HostAddress, LeaseEvent, LeasedHost, Node};
-use crate::ports::{PortRange, Psid};
+use crate::ports::{PortRange, Portless, Psid};
 use crate::runtime::{LeaseFile, PortWatch, Service};
 
 /// Where a set stands, in a status.
@@ -169,6 +169,7 @@ impl HostService {
         let sets = address.sets().map(|(id, set)| {
             json!({
                 "ports": range_pairs(set.ranges()),
+                "portless": address.portless_of(id).and_then(shown_portless),
                 "state": phase_name(host.phase_of(id)),
                 "draining": leased.is_some_and(|leased| leased.is_draining(id)),
             })
@@ -179,6 +180,7 @@ impl HostService {
             "gateway": address.gateway(),
             "in_use": address.is_in_use(),
             "ports": range_pairs(address.ports()),
+            "portless": shown_portless(address.portless()),
             "program_ports": range_pairs(address.program_part().ranges()),
             "stack_ports": range_pairs(address.stack_part().ranges()),
             "sets": sets.collect::<Value>(),
@@ -220,6 +222,11 @@ impl HostService {
     }
 }
 
+/// What has no port, where there is something.
+fn shown_portless(portless: &Portless) -> Option<String> {
+    (!portless.is_empty()).then(|| portless.to_string())
+}
+
 fn shown_set(set: Psid) -> String {
     if set == Psid::FULL { "all ports".to_owned() } else { set.to_string() }
 }
@@ -257,6 +264,7 @@ impl Service for HostService {
             status["prefix_len"] = json!(address.prefix_len());
             status["gateway"] = json!(host.gateway());
             status["ports"] = json!(range_pairs(first.ports()));
+            status["portless"] = json!(shown_portless(first.portless()));
             status["program_ports"] = json!(range_pairs(host.program_part().ranges()));
             status["stack_ports"] = json!(range_pairs(host.stack_part().ranges()));
             status["stack_ports_used"] = json!(used);

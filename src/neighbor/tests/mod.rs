@@ -11,6 +11,7 @@ mod matrix_claim;
 mod matrix_plain;
 mod own;
 mod plain;
+mod portless;
 mod questions;
 mod random;
 mod reachability;

@@ -62,7 +62,7 @@ fn member(record: &Record, protocol: u8, port: Option<u16>) -> bool {
     let in_scope = record.scope == 0 || record.scope == protocol;
     match (record.claim, port) {
         (Claim::Full, _) => true,
-        (Claim::Portless(own), None) => own == protocol,
+        (Claim::Portless(own), None) => own == protocol || own == 0,
         (Claim::Range(range), Some(port)) => in_scope && range.first() <= port && port <= range.last(),
         (Claim::Psid(psid), Some(port)) => {
             let (a, k) = (u32::from(psid.scheme().offset()), u32::from(psid.scheme().length()));
@@ -79,7 +79,7 @@ fn covers(named: &Record, held: &Record) -> bool {
     let in_scope = named.scope == 0 || named.scope == held.scope;
     match held.claim {
         Claim::Full => named.claim == Claim::Full,
-        Claim::Portless(protocol) => member(named, protocol, None),
+        Claim::Portless(_) => [held.claim, Claim::Full].contains(&named.claim),
         Claim::Range(_) | Claim::Psid(_) if !in_scope && named.claim != Claim::Full => false,
         Claim::Range(range) => range.ports().all(|port| member(named, held.scope, Some(port))),
         Claim::Psid(psid) => {
@@ -175,10 +175,15 @@ impl Model {
         });
     }
 
-    /// Those of the highest rank who claim it.
+    /// Those of the highest rank who claim it; residual owners only where nobody claims it by protocol.
     fn claimants(&self, ip: Ipv4Addr, protocol: u8, port: Option<u16>) -> Vec<EthernetAddress> {
-        let all =
-            || self.0.iter().filter(|((address, _), owner)| *address == ip && owner.holds(protocol, port));
+        let of_address = || self.0.iter().filter(|((address, _), _)| *address == ip);
+        let named = |record: &Record| port.is_none() && record.claim == Claim::Portless(protocol);
+        let by_protocol = of_address().any(|(_, owner)| owner.records.iter().any(|held| named(&held.record)));
+        let counts = |record: &Record| {
+            member(record, protocol, port) && !(by_protocol && record.claim == Claim::Portless(0))
+        };
+        let all = || of_address().filter(|(_, owner)| owner.records.iter().any(|held| counts(&held.record)));
         let top = all().map(|(_, owner)| owner.rank()).max();
         all().filter(|(_, owner)| Some(owner.rank()) == top).map(|((_, host), _)| *host).collect()
     }
@@ -287,7 +292,7 @@ impl Run {
         let (key, kind) = ((ip, message.sender_hardware), message.kind());
         let learns = match kind {
             Kind::Announce | Kind::Reply => true,
-            Kind::Resolve => !message.records.is_empty(),
+            Kind::Resolve => !message.claimed().is_empty(),
             Kind::SolicitAll | Kind::Probe | Kind::Conflict | Kind::Release | Kind::Nak => false,
         };
         if learns {
@@ -296,10 +301,10 @@ impl Run {
             }
             let source = if message.authority { Source::Proxy } else { Source::Learned };
             let answer = kind == Kind::Reply;
-            self.model.claim(key, &message.records, message.complete, source, answer, now);
+            self.model.claim(key, &message.claimed(), message.complete, source, answer, now);
         }
         if kind == Kind::Release {
-            self.model.release(key, &message.records);
+            self.model.release(key, &message.claimed());
         }
         self.observe(true);
     }

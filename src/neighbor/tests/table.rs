@@ -56,7 +56,12 @@ impl Model {
 
     fn owner(&self, protocol: u8, port: Option<u16>) -> Option<EthernetAddress> {
         let claims = self.claims();
-        claims.iter().rfind(|(record, _)| record.contains(protocol, port)).map(|(_, host)| *host)
+        // Rule 31: by protocol first, whatever the sources.
+        let by_protocol = claims.iter().any(|(record, _)| record.claim == Claim::Portless(protocol));
+        let counts = |record: &Record| {
+            record.contains(protocol, port) && !(by_protocol && protocol != 0 && record.is_residual())
+        };
+        claims.iter().rfind(|(record, _)| counts(record)).map(|(_, host)| *host)
     }
 
     /// Every port of a protocol: the naive table.
@@ -81,7 +86,7 @@ impl Model {
 pub(super) fn random_record(rng: &mut ChaCha8Rng, usual: Scheme) -> Record {
     let claim = match rng.random_range(0..20) {
         0 => Claim::Full,
-        1..3 => Claim::Portless(if rng.random() { GRE } else { 50 }),
+        1..3 => [Claim::Portless(GRE), Claim::Portless(50), Claim::RESIDUAL][rng.random_range(0..3)],
         3..5 => Claim::Psid(Psid::single(rng.random())),
         5..12 => {
             let value = rng.random_range(0..usual.sets()) as u16;
@@ -203,6 +208,21 @@ fn compare_the_short_cut(seed: u64, usual: Option<Scheme>, main: Scheme) {
         }
     }
     assert!(changes > 100, "{changes} changes between the ways");
+}
+
+/// Rule 35: owners of what has no port make no lookup of a port longer.
+#[test]
+fn portless_owners_leave_the_short_cut() {
+    let mut table = Table::default();
+    table.configure_scheme(SHARED, scheme(0, 4));
+    let owned = [psid("0,4,1"), portless(GRE), portless(0)];
+    let owner = table.insert(binding(SHARED, A, &owned, 1)).unwrap();
+    assert!(table.has_short_cut(SHARED));
+    assert_eq!([GRE, 50].map(|protocol| table.lookup(SHARED, protocol, None)), [Some(owner); 2]);
+    let other = table.insert(binding(SHARED, B, &[of(TCP, range(80, 80))], 2)).unwrap();
+    assert!(!table.has_short_cut(SHARED));
+    table.remove(other);
+    assert!(table.has_short_cut(SHARED));
 }
 
 #[test]

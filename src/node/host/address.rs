@@ -12,7 +12,7 @@ use super::super::leak_map::{LeakMap, can_map};
 use super::super::services::ServicePorts;
 use super::super::stack::Stack;
 use crate::neighbor::{Neighbors, OwnId, OwnSet};
-use crate::ports::{PortBitmap, PortRange, PortSet};
+use crate::ports::{PortBitmap, PortRange, PortSet, Portless};
 use crate::wire::pe_arp::{Claim, Lifetime, Record};
 use crate::wire::{FlowKey, FlowKind, Frame};
 
@@ -30,6 +30,8 @@ pub struct SetConfig {
     pub gateway: Option<Ipv4Addr>,
     /// The part of the address.
     pub set: PortSet,
+    /// What has no port and is the host's, too; of a whole address everything is.
+    pub portless: Portless,
     /// How long the set may be used unless [`Host::renew`](super::Host::renew) is called; `None` for ever.
     pub lease: Option<Duration>,
 }
@@ -39,7 +41,7 @@ impl SetConfig {
     pub(super) fn own_set(&self, now: Instant) -> OwnSet {
         OwnSet {
             ip: self.address.address(),
-            records: records_of(&self.set),
+            records: records_of(&self.set, &self.portless),
             first_port: self.set.first(),
             shared: !self.set.is_full(),
             authoritative: true,
@@ -48,14 +50,17 @@ impl SetConfig {
     }
 }
 
-/// A set as PE-ARP messages have it.
-pub(super) fn records_of(set: &PortSet) -> Vec<Record> {
-    let record = |claim| Record::new(claim, Lifetime::Unknown);
-    match set {
-        set if set.is_full() => vec![record(Claim::Full)],
-        PortSet::Psid(psid) => vec![record(Claim::Psid(*psid))],
-        PortSet::Ranges(ranges) => ranges.iter().map(|range| record(Claim::Range(*range))).collect(),
+/// A set, and what is owned with it that has no port, as the neighbors are told.
+fn records_of(set: &PortSet, portless: &Portless) -> Vec<Record> {
+    let mut claims = match set {
+        set if set.is_full() => vec![Claim::Full],
+        PortSet::Psid(psid) => vec![Claim::Psid(*psid)],
+        PortSet::Ranges(ranges) => ranges.iter().map(|range| Claim::Range(*range)).collect(),
+    };
+    if !set.is_full() {
+        claims.extend(Claim::portless(portless));
     }
+    claims.into_iter().map(|claim| Record::new(claim, Lifetime::Unknown)).collect()
 }
 
 /// A set, divided: programs have its lower ports, the host's own stack its highest ones.
@@ -63,6 +68,7 @@ pub(super) fn records_of(set: &PortSet) -> Vec<Record> {
 pub(super) struct DividedSet {
     pub(super) id: OwnId,
     pub(super) set: PortSet,
+    portless: Portless,
     pub(super) program: PortBitmap,
     pub(super) stack: PortBitmap,
     /// No new flow begins on it.
@@ -71,14 +77,15 @@ pub(super) struct DividedSet {
 
 impl DividedSet {
     /// `stack_ports`: how many are the stack's; `None` for one in eight. A single port is for programs.
-    pub(super) fn new(id: OwnId, set: PortSet, stack_ports: Option<u32>) -> Self {
+    pub(super) fn new(id: OwnId, config: &SetConfig, stack_ports: Option<u32>) -> Self {
+        let SetConfig { set, portless, .. } = config.clone();
         let ports: Vec<u16> = set.to_bitmap().ports().collect();
         let count = ports.len() as u32;
         let by_share = (count / STACK_SHARE).max(MIN_STACK_PORTS).min(count / 2);
         let wanted = stack_ports.unwrap_or(by_share).min(count);
         let (program, stack) = ports.split_at(ports.len() - wanted as usize);
         let bitmap = |ports: &[u16]| ports.iter().copied().collect();
-        Self { id, set, program: bitmap(program), stack: bitmap(stack), draining: false }
+        Self { id, set, portless, program: bitmap(program), stack: bitmap(stack), draining: false }
     }
 }
 
@@ -94,6 +101,8 @@ pub struct HostAddress {
     /// Of the sets that are in use; of all of them while none is.
     pub(super) program_part: PortBitmap,
     pub(super) stack_part: PortBitmap,
+    /// What has no port, of the same sets.
+    portless: Portless,
     pub(super) stack: Stack,
     pub(super) echo_map: EchoMap,
     pub(super) leak_map: LeakMap,
@@ -117,6 +126,7 @@ impl HostAddress {
             in_use: false,
             program_part: PortBitmap::new(),
             stack_part: PortBitmap::new(),
+            portless: Portless::default(),
             echo_map: EchoMap::new(first.stack.ports()),
             leak_map: LeakMap::default(),
             idents,
@@ -154,6 +164,28 @@ impl HostAddress {
     /// The sets, whether or not they are in use.
     pub fn sets(&self) -> impl Iterator<Item = (OwnId, &PortSet)> + Clone {
         self.sets.iter().map(|divided| (divided.id, &divided.set))
+    }
+
+    /// What has no port and goes with a set.
+    pub fn portless_of(&self, id: OwnId) -> Option<&Portless> {
+        self.sets.iter().find(|divided| divided.id == id).map(|divided| &divided.portless)
+    }
+
+    /// What has no port, of the sets that are in use, or of all while none is.
+    pub fn portless(&self) -> &Portless {
+        &self.portless
+    }
+
+    /// Something else without ports goes with a set: all that is owned by it.
+    pub(super) fn set_portless(&mut self, id: OwnId, portless: &Portless) -> Vec<Record> {
+        let Some(divided) = self.sets.iter_mut().find(|divided| divided.id == id) else { return Vec::new() };
+        divided.portless = portless.clone();
+        records_of(&divided.set, portless)
+    }
+
+    /// How many records say what it owns.
+    pub(super) fn record_count(&self) -> usize {
+        self.sets.iter().map(|divided| records_of(&divided.set, &divided.portless).len()).sum()
     }
 
     /// The first set; there is one at least.
@@ -283,6 +315,8 @@ impl HostAddress {
         let used: Vec<_> = self.sets.iter().filter(counts).collect();
         self.program_part = used.iter().flat_map(|divided| divided.program.ports()).collect();
         self.stack_part = used.iter().flat_map(|divided| divided.stack.ports()).collect();
+        let none = Portless::default();
+        self.portless = used.iter().fold(none, |all, divided| all.union(&divided.portless));
         if self.shared {
             self.idents.set_identifiers(self.program_part.ports().chain(self.stack_part.ports()));
         }

@@ -5,7 +5,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::Ipv4Packet;
 
 use super::{Host, TUN};
-use crate::node::ethernet::{ip_bytes, key_of_fragment};
+use crate::node::ethernet::key_of_fragment;
 use crate::node::{DropReason, Verdict};
 use crate::wire::{Datagram, FlowKey, Frame, Piece, Unkeyed};
 
@@ -18,8 +18,7 @@ impl Host {
         key: Result<FlowKey, Unkeyed>,
         now: Instant,
     ) -> Result<Option<FlowKey>, DropReason> {
-        let bytes = ip_bytes(frame);
-        key_of_fragment(&mut self.incoming, fragment, key, bytes.len(), || Frame::from_packet(bytes), now)
+        key_of_fragment(&mut self.incoming, fragment, key, frame, |frame| frame, now)
     }
 
     /// The same of a later fragment from a program.
@@ -29,8 +28,7 @@ impl Host {
         fragment: (Datagram, Piece),
         now: Instant,
     ) -> Result<Option<FlowKey>, DropReason> {
-        let (bytes, key) = (ip_bytes(frame), Err(Unkeyed::Fragment));
-        key_of_fragment(&mut self.outgoing, fragment, key, bytes.len(), || Frame::from_packet(bytes), now)
+        key_of_fragment(&mut self.outgoing, fragment, Err(Unkeyed::Fragment), frame, |frame| frame, now)
     }
 
     /// Passes what was held for a fragment that came, and drops what was held for too long.

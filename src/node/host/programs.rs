@@ -107,12 +107,13 @@ impl Host {
             FlowKind::IcmpError => {
                 // PE-ARP rule 94: only about packets that were for this host.
                 let about_us = key.embedded_destination == Some(key.source_address);
-                if !about_us || !in_program_part {
+                if !about_us || !(in_program_part || self.owns_portless(key.source_address, &key)) {
                     return Err(DropReason::ForeignError);
                 }
             }
             // PE-ARP rule 67: a group hears everybody on the link.
             FlowKind::Portless if !is_host(key.destination_address) => {}
+            FlowKind::Portless if self.owns_portless(key.source_address, &key) => {}
             FlowKind::Portless => {
                 self.prohibit(frame, now);
                 return Err(DropReason::Portless);
@@ -151,7 +152,8 @@ impl Host {
     /// Whether a packet to an own address is for this host: a whole address is, and what it owns of a shared one.
     fn takes(&self, to: usize, key: &FlowKey) -> bool {
         let address = &self.addresses[to];
-        address.in_use && (!address.shared || key.destination.is_some_and(|port| address.owns(port)))
+        let owned = key.destination.is_some_and(|port| address.owns(port));
+        address.in_use && (!address.shared || owned || self.owns_portless(address.ip(), key))
     }
 
     /// Tells a program that it may not send this; whether the rate allowed it.

@@ -6,6 +6,7 @@ mod inbound;
 mod leaks;
 mod life;
 mod outbound;
+mod portless;
 
 use smoltcp::time::Duration;
 use smoltcp::wire::{EthernetAddress, Ipv4Packet};
@@ -13,7 +14,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Packet};
 use super::*;
 use crate::node::support::*;
 use crate::node::{StreamId, StreamState};
-use crate::wire::pe_arp::Kind;
+use crate::wire::pe_arp::{Claim, Kind};
 
 /// A program of the host, and one port of its stack part.
 const PROGRAM: Endpoint = (SHARED, 5000);

@@ -27,9 +27,8 @@ impl Router {
         key: Result<FlowKey, Unkeyed>,
         now: Instant,
     ) -> Result<Option<FlowKey>, DropReason> {
-        let bytes = ip_bytes(frame);
-        let hold = || Held { link, frame: Frame::from_packet(bytes) };
-        key_of_fragment(&mut self.fragments, fragment, key, bytes.len(), hold, now)
+        let hold = |frame| Held { link, frame };
+        key_of_fragment(&mut self.fragments, fragment, key, frame, hold, now)
     }
 
     /// Sends what was held for a fragment that came, and drops what was held for too long.

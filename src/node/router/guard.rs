@@ -14,7 +14,7 @@ use smoltcp::wire::EthernetAddress;
 use super::{Attached, Router};
 use crate::neighbor::Target;
 use crate::node::{DropReason, LinkId};
-use crate::wire::{Datagram, ESP, FlowKey, FlowKind, ICMP, Unkeyed};
+use crate::wire::{Datagram, FlowKey, FlowKind, ICMP, Unkeyed};
 
 /// Between two log lines of one kind (PE-ARP rule 113).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -167,7 +167,6 @@ impl Attached {
             FlowKind::EchoReply => (ICMP, key.destination, DropReason::SpoofedPort),
             // PE-ARP rule 64: nothing in it names its sender. It is one of the sharers.
             FlowKind::Tunnel if key.source.is_none() => return self.judge_any(from, source),
-            FlowKind::Portless if key.protocol == ESP => return self.judge_any(from, source),
             FlowKind::Transport | FlowKind::Tunnel | FlowKind::EchoRequest | FlowKind::Portless => {
                 (key.protocol, key.source, DropReason::SpoofedPort)
             }

@@ -2,13 +2,14 @@
 
 use core::fmt;
 use core::net::Ipv4Addr;
+use std::borrow::Cow;
 
 use smoltcp::time::Duration;
 use smoltcp::wire::EthernetAddress;
 
 use super::packet::RecordError;
 use super::{HEADER_LEN, MAX_RECORDS, Packet, ParseError, RECORD_LEN};
-use crate::ports::{PortRange, Psid};
+use crate::ports::{PortRange, Portless, Psid};
 
 const OP_REQUEST: u16 = 1;
 const OP_REPLY: u16 = 2;
@@ -41,7 +42,7 @@ pub struct PeAddress {
     pub shared: bool,
     /// The sender is a router or a bridge.
     pub router: bool,
-    /// The sender owns what has no port.
+    /// The sender owns what has no port and nobody else owns by protocol: [`Claim::RESIDUAL`].
     pub residual: bool,
 }
 
@@ -54,6 +55,13 @@ impl PeAddress {
     /// The same with a protocol and a port.
     pub const fn with_port(self, protocol: u8, port: Option<u16>) -> Self {
         Self { protocol, port, ..self }
+    }
+
+    /// The same as the address of who has these records, one of which no message carries.
+    fn of_owner(self, records: &[Record]) -> Self {
+        let owned = |record: &Record| record.is_residual() && !record.is_withdrawn();
+        let residual = self.residual || records.iter().any(owned);
+        Self { residual, ..self }
     }
 
     fn from_wire((ip, protocol, flags, port): (Ipv4Addr, u8, u8, u16)) -> Self {
@@ -142,15 +150,27 @@ pub enum Claim {
     Portless(u8),
 }
 
+impl Claim {
+    /// What has no port and nobody owns by protocol. A message says it by a flag of the owner's address, and never by a
+    /// record: see [`Message::claimed`].
+    pub const RESIDUAL: Self = Self::Portless(0);
+
+    /// The claims to what has no port.
+    pub fn portless(portless: &Portless) -> impl Iterator<Item = Self> + '_ {
+        portless.protocols().map(Self::Portless).chain(portless.is_residual().then_some(Self::RESIDUAL))
+    }
+}
+
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match *self {
             Self::Range(range) => range.fmt(f),
             Self::Psid(psid) => match (psid.ranges().next(), psid.scheme().offset()) {
                 (Some(range), 0) => range.fmt(f),
                 _ => write!(f, "psid {psid}"),
             },
             Self::Full => f.write_str("all"),
+            Self::RESIDUAL => f.write_str("residual"),
             Self::Portless(protocol) => write!(f, "protocol {protocol}"),
         }
     }
@@ -178,6 +198,11 @@ impl Record {
         self.lifetime == Lifetime::Withdrawn
     }
 
+    /// Whether this is residual ownership.
+    pub fn is_residual(&self) -> bool {
+        self.claim == Claim::RESIDUAL
+    }
+
     /// Whether the record holds the port, or the portless protocol, that `address` names.
     pub fn contains(&self, protocol: u8, port: Option<u16>) -> bool {
         // Protocol 0 asks for any: only a record without a scope holds that.
@@ -186,6 +211,8 @@ impl Record {
             (Claim::Full, _) => in_scope,
             (Claim::Range(range), Some(port)) => in_scope && range.contains(port),
             (Claim::Psid(psid), Some(port)) => in_scope && psid.contains(port),
+            // PE-ARP rule 15. That another one may own the protocol by name is for whoever compares owners.
+            (Claim::RESIDUAL, None) => true,
             (Claim::Portless(portless), None) => portless == protocol,
             (Claim::Portless(_), Some(_)) | (Claim::Range(_) | Claim::Psid(_), None) => false,
         }
@@ -265,8 +292,13 @@ pub struct Message {
     pub authority: bool,
     /// The sender gives its set back.
     pub release: bool,
-    /// At most 182.
+    /// At most 182, as they are on the wire: [`Message::claimed`] has what they mean.
     pub records: Vec<Record>,
+}
+
+/// The records of an owner that messages carry; flag 8 stands for the other one (PE-ARP rule 125).
+fn carried(own: &[Record]) -> impl Iterator<Item = &Record> {
+    own.iter().filter(|record| !record.is_residual())
 }
 
 /// ar$tha of a request.
@@ -289,7 +321,8 @@ impl Message {
 
     /// RESOLVE: `sender` asks for the owner of `target`; `own` may say what the sender owns itself.
     pub fn resolve(hardware: EthernetAddress, sender: PeAddress, target: PeAddress, own: &[Record]) -> Self {
-        Self { records: own.to_vec(), ..Self::new(OP_REQUEST, hardware, sender, target) }
+        let records = carried(own).copied().collect();
+        Self { records, ..Self::new(OP_REQUEST, hardware, sender.of_owner(own), target) }
     }
 
     /// SOLICIT-ALL: a router asks every owner of `ip`.
@@ -309,22 +342,24 @@ impl Message {
         Self {
             target_hardware: to_hardware,
             complete: true,
-            records: own.to_vec(),
-            ..Self::new(OP_REPLY, hardware, asked, to)
+            records: carried(own).copied().collect(),
+            ..Self::new(OP_REPLY, hardware, asked.of_owner(own), to)
         }
     }
 
     /// ANNOUNCE: `first` is the owner's address with its first port.
     pub fn announce(hardware: EthernetAddress, first: PeAddress, own: &[Record]) -> Self {
-        Self { complete: true, records: own.to_vec(), ..Self::new(OP_REQUEST, hardware, first, first) }
+        let first = first.of_owner(own);
+        let records = carried(own).copied().collect();
+        Self { complete: true, records, ..Self::new(OP_REQUEST, hardware, first, first) }
     }
 
     /// PROBE: may this host use `candidate`? The sender address is 0, so that nobody learns from it.
     pub fn probe(hardware: EthernetAddress, first: PeAddress, candidate: &[Record]) -> Self {
         let nobody = PeAddress::new(Ipv4Addr::UNSPECIFIED);
-        let records =
-            candidate.iter().map(|record| Record { lifetime: Lifetime::Unknown, ..*record }).collect();
-        Self { complete: true, records, ..Self::new(OP_REQUEST, hardware, nobody, first) }
+        let unknown = |record: &Record| Record { lifetime: Lifetime::Unknown, ..*record };
+        let records = carried(candidate).map(unknown).collect();
+        Self { complete: true, records, ..Self::new(OP_REQUEST, hardware, nobody, first.of_owner(candidate)) }
     }
 
     /// CONFLICT: the owner of `disputed` objects to the probe of `prober`.
@@ -339,7 +374,9 @@ impl Message {
 
     /// RELEASE: the owner gives `own` back.
     pub fn release(hardware: EthernetAddress, first: PeAddress, own: &[Record]) -> Self {
-        let records = own.iter().map(|record| Record { lifetime: Lifetime::Withdrawn, ..*record }).collect();
+        let first = first.of_owner(own);
+        let withdrawn = |record: &Record| Record { lifetime: Lifetime::Withdrawn, ..*record };
+        let records = carried(own).map(withdrawn).collect();
         Self { release: true, records, ..Self::new(OP_REQUEST, hardware, first, first) }
     }
 
@@ -371,6 +408,36 @@ impl Message {
             _ if self.target.protocol == 0 && self.target.port.is_none() => Kind::SolicitAll,
             _ => Kind::Resolve,
         }
+    }
+
+    /// What the message claims for its sender, asks for, or gives back: the records, without those that mean nothing, and
+    /// [`Claim::RESIDUAL`] where flag 8 says so (PE-ARP rule 125).
+    pub fn claimed(&self) -> Cow<'_, [Record]> {
+        let residual = match self.kind() {
+            Kind::Probe => self.target.residual,
+            Kind::Resolve | Kind::Reply | Kind::Announce | Kind::Conflict | Kind::Release => {
+                self.sender.residual
+            }
+            Kind::SolicitAll | Kind::Nak => false,
+        };
+        if !residual && !self.records.iter().any(Record::is_residual) {
+            return Cow::Borrowed(&self.records);
+        }
+        let mut claimed: Vec<_> = carried(&self.records).copied().collect();
+        if residual {
+            // The flag has no lifetime of its own: that of the record which ends first.
+            let seconds = claimed.iter().filter_map(|record| match record.lifetime {
+                Lifetime::Seconds(seconds) => Some(seconds),
+                Lifetime::Withdrawn | Lifetime::Unknown => None,
+            });
+            let lifetime = match seconds.min() {
+                _ if self.release => Lifetime::Withdrawn,
+                Some(seconds) => Lifetime::Seconds(seconds),
+                None => Lifetime::Unknown,
+            };
+            claimed.push(Record::new(Claim::RESIDUAL, lifetime));
+        }
+        Cow::Owned(claimed)
     }
 
     /// Parses a checked view.
