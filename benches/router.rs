@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pearp::dhcp::{ClientId, Config, Lease, LeaseState, Server, ServerLink};
-use pearp::node::{LinkId, Node, Role, Router, RouterConfig, RouterLink, Verdict};
+use pearp::node::{EchoAnswer, LinkId, Node, Role, Router, RouterConfig, RouterLink, Verdict};
 use pearp::ports::{Psid, Scheme};
 use pearp::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Record};
 use pearp::wire::{EthernetAddress, Frame, Medium, ipv4, plain_arp};
@@ -67,8 +67,15 @@ fn router(hosts: &[HostKey], leased: bool) -> Router {
         address: links[LAN.0].address,
         router: Some(links[LAN.0].address.address()),
     }];
-    let config =
-        RouterConfig { links, shared, authority: true, routes: Vec::new(), pro: DEFAULT_PRO, seed: 1 };
+    let config = RouterConfig {
+        links,
+        shared,
+        authority: true,
+        echo: EchoAnswer::Router,
+        routes: Vec::new(),
+        pro: DEFAULT_PRO,
+        seed: 1,
+    };
     let mut router = Router::new(config, NOW);
     if leased {
         let pools = "lease = 3600\n[[shared]]\naddresses = \"198.18.1.0-198.18.2.255\"\nscheme = [0, 4]\n";

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use pearp::dhcp::{ClientId, Config, Lease, LeaseState, Server, ServerLink};
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
-    RouterLink, SetConfig, Verdict,
+    EchoAnswer, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router,
+    RouterConfig, RouterLink, SetConfig, Verdict,
 };
 use pearp::ports::{PortSet, Portless, Psid, Scheme};
 use pearp::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, PeAddress, Record};
@@ -250,6 +250,7 @@ fn router(authority: bool, now: Instant) -> Router {
             ],
             shared: vec![(SHARED, Scheme::new(0, 4).unwrap())],
             authority,
+            echo: EchoAnswer::Router,
             routes: Vec::new(),
             pro: DEFAULT_PRO,
             seed: 1,

@@ -21,7 +21,7 @@ const MAX_ERROR: usize = 576;
 /// Address and port.
 pub(crate) type End = (Ipv4Addr, u16);
 
-/// An IPv4 packet of others: TTL 64, DSCP 10, an identification, no DF.
+/// An IPv4 packet of others: TTL 64, DSCP 10, an identification, DF.
 pub(crate) fn ip(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     ip_with_options(from, to, protocol, &[], payload)
 }
@@ -38,7 +38,7 @@ pub(crate) fn ip_with_options(
     let length = u16::try_from(header + payload.len()).unwrap();
     let mut bytes = vec![0x40 | (header / 4) as u8, 0x28];
     bytes.extend(length.to_be_bytes());
-    bytes.extend([0x1A, 0x2B, 0, 0, 64, protocol, 0, 0]);
+    bytes.extend([0x1A, 0x2B, 0x40, 0, 64, protocol, 0, 0]);
     bytes.extend(from.octets());
     bytes.extend(to.octets());
     bytes.extend(options);
@@ -49,7 +49,7 @@ pub(crate) fn ip_with_options(
 /// An IPv4 packet that a node makes itself: TTL 64, no DSCP, no identification, DF.
 fn own_ip(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = ip(from, to, protocol, payload);
-    (bytes[1], bytes[4], bytes[5], bytes[6]) = (0, 0, 0, 0x40);
+    (bytes[1], bytes[4], bytes[5]) = (0, 0, 0);
     with(bytes, |_| {})
 }
 
@@ -66,9 +66,9 @@ pub(crate) fn ttl(bytes: &[u8], ttl: u8) -> Vec<u8> {
     with(bytes.to_vec(), |packet| packet.set_hop_limit(ttl))
 }
 
-/// With DF set.
-pub(crate) fn whole(bytes: Vec<u8>) -> Vec<u8> {
-    with(bytes, |packet| packet.set_dont_frag(true))
+/// Without DF.
+pub(crate) fn without_df(bytes: Vec<u8>) -> Vec<u8> {
+    with(bytes, |packet| packet.set_dont_frag(false))
 }
 
 /// What a router makes of a packet: one hop less, every other byte as it was (PE-ARP rule 81).

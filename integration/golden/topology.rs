@@ -9,10 +9,10 @@ use core::fmt;
 use std::net::Ipv4Addr;
 
 use pearp::node::{
-    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, Node, Role, Router, RouterConfig,
-    RouterLink, SetConfig,
+    EchoAnswer, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, Node, Role, Router,
+    RouterConfig, RouterLink, SetConfig,
 };
-use pearp::ports::{PortSet, Psid, Scheme};
+use pearp::ports::{PortSet, Portless, Psid, Scheme};
 use pearp::wire::pe_arp::{DEFAULT_PRO, Record};
 use pearp::wire::{EthernetAddress, Frame, Medium};
 use smoltcp::time::Instant;
@@ -230,6 +230,7 @@ fn router(authority: bool, lan: usize, outside: usize, granted: bool) -> Router 
         ],
         shared: vec![(SHARED, scheme(0, 4)), (SCATTERED, scheme(6, 6))],
         authority,
+        echo: EchoAnswer::Router,
         routes: Vec::new(),
         pro: DEFAULT_PRO,
         seed: 7,
@@ -264,6 +265,7 @@ fn host(set: &str, stack_ports: Option<u32>, echo: EchoPort, leaks: LeakPolicy) 
             address: smoltcp::wire::Ipv4Cidr::new(SHARED, 24),
             gateway: Some(ROUTER),
             set: set.parse::<Psid>().map_or(PortSet::FULL, PortSet::Psid),
+            portless: Portless::default(),
             lease: None,
         },
     };

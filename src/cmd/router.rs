@@ -16,7 +16,7 @@ use super::leasing::LeaseStore;
 use super::serve::{ServeArgs, counters, link, parse_hardware, tell_ready};
 use crate::dhcp::{Lease, Server, ServerLink};
 use crate::link::{DeviceName, Link, Offloads};
-use crate::node::{Host, Lessor, Node, Role, Route, Router, RouterConfig, RouterLink};
+use crate::node::{EchoAnswer, Host, Lessor, Node, Role, Route, Router, RouterConfig, RouterLink};
 use crate::ports::Scheme;
 use crate::runtime::{Clock, EventLoop, Service, random_seed};
 use crate::wire::Medium;
@@ -43,6 +43,9 @@ pub(super) struct RouterArgs {
     /// A route by another router, as PREFIX=GATEWAY, for example 0.0.0.0/0=203.0.113.254
     #[arg(long, value_name = "PREFIX=GATEWAY", value_parser = parse_route)]
     route: Vec<Route>,
+    /// Who answers a ping of a shared address: `router`, for all its hosts; or `owner`, the host that owns the identifier
+    #[arg(long, value_name = "router|owner", default_value = "router", value_parser = parse_echo)]
+    echo: EchoAnswer,
     /// Give leases by DHCP on the LANs, from the pools of this TOML file
     #[arg(long, value_name = "FILE", requires = "lease_file")]
     dhcp: Option<PathBuf>,
@@ -94,6 +97,14 @@ pub(super) fn parse_address(text: &str) -> Result<Ipv4Cidr, String> {
         return Err(format!("{} is not a host's address in its network", cidr.address()));
     }
     Ok(cidr)
+}
+
+fn parse_echo(text: &str) -> Result<EchoAnswer, String> {
+    match text {
+        "router" => Ok(EchoAnswer::Router),
+        "owner" => Ok(EchoAnswer::Owner),
+        _ => Err(format!("`{text}` is neither `router` nor `owner`")),
+    }
 }
 
 fn parse_shared(text: &str) -> Result<(Ipv4Addr, Scheme), String> {
@@ -151,6 +162,7 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
             .collect(),
         shared,
         authority,
+        echo: args.echo,
         routes: args.route.clone(),
         pro: args.serve.pro,
         seed: random_seed()?,

@@ -8,6 +8,7 @@
 
 mod address;
 mod fragments;
+mod own_stack;
 mod portless;
 mod programs;
 mod streams;
@@ -20,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
 
-use super::ethernet::{Interface, Payload, ip_bytes, report, transmit_own};
+use super::ethernet::{Interface, Payload, report};
 use super::ident_map::IdentMap;
 use super::services::{ServicePorts, Services};
 use super::stack::{EchoPort, Stack, StackError};
@@ -30,7 +31,7 @@ use crate::neighbor::{ClaimPhase, Config, Entry, Event, Neighbors, OwnId, Refuse
 use crate::ports::{PortBitmap, PortSet};
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::MAX_RECORDS;
-use crate::wire::{FlowKey, FlowKind, Frame, GsoKind, ICMP, Medium, Piece, Segments, ipv4};
+use crate::wire::{FlowKey, FlowKind, Frame, ICMP, Medium, Piece, ipv4};
 use address::DividedSet;
 pub use address::{HostAddress, SetConfig};
 use programs::Leaks;
@@ -38,8 +39,6 @@ pub use programs::{Leak, LeakPolicy};
 
 /// Addresses and sets that a host may have: what is said of an address has to fit into one message.
 pub(super) const MAX_SETS: usize = 16;
-/// Rounds that the stack may talk to itself per call.
-const MAX_STACK_ROUNDS: usize = 64;
 
 /// Names of a host's links.
 #[derive(Clone, Debug)]
@@ -501,6 +500,10 @@ impl Host {
             return Err(DropReason::MartianSource);
         }
         match (key.kind, key.destination) {
+            // PE-ARP rule 61, where the router leaves it to the owner of the identifier.
+            (FlowKind::EchoRequest, _) if key.source.is_some_and(|port| self.addresses[at].owns(port)) => {
+                self.answer_echo(at, frame, now)
+            }
             (FlowKind::EchoRequest, _) => Err(DropReason::EchoIdentifier),
             // Its identifier is in the first one.
             (FlowKind::EchoReply, Some(port)) if key.headless && self.addresses[at].owns(port) => {
@@ -529,69 +532,6 @@ impl Host {
     /// Whether a port of an address is part of the own sets in use.
     fn owns(&self, ip: Ipv4Addr, port: u16) -> bool {
         self.addresses.iter().any(|address| address.ip() == ip && address.in_use && address.owns(port))
-    }
-
-    fn give_to_stack(&mut self, at: usize, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        let stack = &mut self.addresses[at].stack;
-        let taken = if frame.offload.gso.is_some_and(|gso| gso.kind == GsoKind::Udp) {
-            // Datagrams have ends. TCP has none, and its sockets take a super-frame as one segment.
-            let mut segments = Segments::of(frame, Medium::Ip).map_err(|_| DropReason::Truncated)?;
-            let mut datagram = Frame::buffer();
-            let mut taken = true;
-            while taken && segments.next_into(&mut datagram) {
-                taken = stack.receive(datagram.bytes());
-            }
-            taken
-        } else {
-            frame.complete_checksum();
-            stack.receive(ip_bytes(frame))
-        };
-        if !taken {
-            return Err(DropReason::StackFull);
-        }
-        self.run_stack(now);
-        Ok(Verdict::Delivered)
-    }
-
-    fn run_stack(&mut self, now: Instant) {
-        // A connection of the stack to itself answers itself: bounded, the rest is due at once.
-        for _ in 0..MAX_STACK_ROUNDS {
-            (0..self.addresses.len()).for_each(|at| self.poll_stack(at, now));
-            if !self.addresses.iter().any(|address| address.stack.has_input()) {
-                break;
-            }
-        }
-        self.drain(now);
-    }
-
-    fn poll_stack(&mut self, at: usize, now: Instant) {
-        self.addresses[at].stack.poll(now);
-        while let Some(packet) = self.addresses[at].stack.poll_transmit() {
-            let mut frame = Frame::from_packet(&packet);
-            let verdict = self.send_own(at, &mut frame, now).unwrap_or_else(Verdict::Dropped);
-            transmit_own(&mut self.counters, &mut self.transmits, frame, verdict);
-        }
-    }
-
-    /// A packet of the host's own stack at an address.
-    fn send_own(&mut self, at: usize, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        let key = FlowKey::of(&ipv4::check(frame.bytes())?)?;
-        if !key
-            .source
-            .is_some_and(|port| self.interface.neighbors.owns(key.source_address, key.protocol, Some(port)))
-        {
-            return Err(DropReason::SetNotHeld);
-        }
-        if let Some(to) = self.find(key.destination_address)
-            && key.destination.is_some_and(|port| self.owns(key.destination_address, port))
-        {
-            if self.addresses[to].is_for_programs(&key, frame, now) {
-                return Ok(Verdict::Forward(TUN));
-            }
-            let taken = self.addresses[to].stack.receive(frame.bytes());
-            return if taken { Ok(Verdict::Delivered) } else { Err(DropReason::StackFull) };
-        }
-        self.route_key(at, &key, frame, true, now)
     }
 
     fn drain(&mut self, now: Instant) {

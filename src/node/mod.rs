@@ -31,7 +31,7 @@ pub use host::{
 pub use leak_map::MappedLeak;
 pub use leased::{LeaseEvent, LeasedConfig, LeasedHost, MAX_LEASES};
 pub use leasing::Lessor;
-pub use router::{Role, Route, Router, RouterConfig, RouterLink, Tally, Traffic};
+pub use router::{EchoAnswer, Role, Route, Router, RouterConfig, RouterLink, Tally, Traffic};
 pub use services::ServicePorts;
 pub use stack::{EchoPort, StackError, StreamId, StreamState};
 pub use swarm::{MAX_SWARM_HOSTS, Swarm, SwarmConfig, SwarmError, SwarmHost};

@@ -25,7 +25,12 @@ use crate::neighbor::{Config, Entry, Neighbors, OwnId, OwnSet, Refused, Target};
 use crate::ports::Scheme;
 use crate::wire::icmp::{self, is_host};
 use crate::wire::pe_arp::Record;
-use crate::wire::{FlowKey, FlowKind, Frame, Gso, Medium, Piece, Unkeyed, ipv4};
+use crate::wire::{
+    ETHERNET_HEADER, FlowKey, FlowKind, Frame, Gso, MIN_ETHERNET_FRAME, Medium, Piece, Unkeyed, ipv4,
+};
+
+/// The shortest payload of an Ethernet frame, padding included (IEEE 802.3).
+const MIN_PACKET: usize = MIN_ETHERNET_FRAME - ETHERNET_HEADER;
 
 /// What a link of the router is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,16 @@ pub struct RouterLink {
     pub mtu: usize,
 }
 
+/// Who answers an echo request to a shared address (PE-ARP rule 61).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EchoAnswer {
+    /// The router, for all sharers.
+    #[default]
+    Router,
+    /// The owner of its identifier.
+    Owner,
+}
+
 /// A static route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -69,6 +84,8 @@ pub struct RouterConfig {
     pub shared: Vec<(Ipv4Addr, Scheme)>,
     /// It is told every owner of the shared addresses, by [`Router::grant`], and believes nobody else.
     pub authority: bool,
+    /// Who answers echo requests to shared addresses.
+    pub echo: EchoAnswer,
     /// Routes beside those of the links.
     pub routes: Vec<Route>,
     /// ar$pro of PE-ARP.
@@ -98,6 +115,7 @@ struct Egress {
 pub struct Router {
     links: Vec<Attached>,
     fib: Fib<LinkId>,
+    echo: EchoAnswer,
     counters: Counters,
     icmp_limit: IcmpLimit,
     dhcp: Option<Leasing>,
@@ -153,6 +171,7 @@ impl Router {
         let mut router = Self {
             links,
             fib,
+            echo: config.echo,
             counters: Counters::default(),
             icmp_limit: IcmpLimit::default(),
             dhcp: None,
@@ -259,11 +278,17 @@ impl Router {
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let destination = Ipv4Packet::new_unchecked(frame.bytes()).dst_addr();
-        if let Ok(FlowKey { kind: FlowKind::EchoRequest, .. }) = key
+        let mut by_identifier = *key;
+        let mut key = key;
+        if let Ok(request @ FlowKey { kind: FlowKind::EchoRequest, .. }) = &mut by_identifier
             && self.is_shared(destination)
         {
-            // PE-ARP rule 80: an echo request names no owner, so the router answers.
-            return Ok(self.answer_echo(frame, now));
+            if self.echo == EchoAnswer::Router {
+                // PE-ARP rule 80: an echo request names no owner, so the router answers.
+                return Ok(self.answer_echo(frame, now));
+            }
+            request.destination = request.source;
+            key = &by_identifier;
         }
         if self.accounts.is_some() {
             return self.forward_and_count(link, frame, key, now);
@@ -305,6 +330,10 @@ impl Router {
             return Ok(self.answer_verdict(link, frame, destination, verdict, now));
         }
         ipv4::decrement_ttl(&mut Ipv4Packet::new_unchecked(frame.bytes_mut()));
+        if frame.bytes().len() > length.max(MIN_PACKET) {
+            // What stands behind it has no end that the MTU bounds.
+            frame.set_len(length);
+        }
         let verdict = self.links[egress.link.0].interface.output_by(egress.target, frame, false, by, now);
         Ok(self.answer_verdict(link, frame, destination, verdict, now))
     }

@@ -12,8 +12,8 @@ use smoltcp::wire::{
 };
 
 use super::{
-    Counters, DropReason, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role,
-    Route, Router, RouterConfig, RouterLink, SetConfig, Verdict,
+    Counters, DropReason, EchoAnswer, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId,
+    Node, Role, Route, Router, RouterConfig, RouterLink, SetConfig, Verdict,
 };
 use crate::ports::{PortSet, Portless, Scheme};
 use crate::wire::pe_arp::{Claim, DEFAULT_PRO, Lifetime, Message, Packet, PeAddress, Record};
@@ -436,6 +436,7 @@ pub(super) fn router_config() -> RouterConfig {
         ],
         shared: vec![(SHARED, Scheme::new(0, 4).unwrap()), (SCATTERED, Scheme::new(6, 4).unwrap())],
         authority: false,
+        echo: EchoAnswer::Router,
         routes: vec![Route { prefix: "10.0.0.0/8".parse().unwrap(), gateway: UPSTREAM }],
         pro: DEFAULT_PRO,
         seed: 7,

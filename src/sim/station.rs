@@ -11,8 +11,8 @@ use super::programs::Conversation;
 use super::queue::Key;
 use super::scenario::{HostSpec, NodeId, NodeKind, RouterSpec, Scenario, SegmentId, SetId};
 use crate::node::{
-    EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router, RouterConfig,
-    RouterLink, SetConfig, StackError,
+    EchoAnswer, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LinkId, Node, Role, Router,
+    RouterConfig, RouterLink, SetConfig, StackError,
 };
 use crate::ports::Portless;
 use crate::wire::{Frame, pe_arp};
@@ -113,6 +113,7 @@ fn router_config(scenario: &Scenario, node: NodeId, spec: &RouterSpec) -> Router
         links: links.collect(),
         shared: scenario.shared.clone(),
         authority: spec.authority,
+        echo: EchoAnswer::Router,
         routes: spec.routes.clone(),
         pro: pe_arp::DEFAULT_PRO,
         seed: 0,

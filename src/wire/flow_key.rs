@@ -61,8 +61,8 @@ pub enum Unkeyed {
     /// A later fragment carries no ports.
     #[error("fragment without a transport header")]
     Fragment,
-    /// An ICMP error about a packet that its receiver did not send (RFC 5508 §3.1).
-    #[error("ICMP error about another host's packet")]
+    /// An ICMP error about a packet that its receiver did not send (RFC 5508 §3.1), or about an ICMP error.
+    #[error("ICMP error about another host's packet, or about an error")]
     ForeignError,
 }
 
@@ -179,8 +179,12 @@ impl FlowKey {
         if self.protocol == ICMP {
             let icmp = Icmpv4Packet::new_checked(transport).map_err(|_| Unkeyed::Truncated)?;
             match icmp.msg_type() {
-                Icmpv4Message::EchoRequest => self.destination = Some(icmp.echo_ident()),
-                Icmpv4Message::EchoReply => self.source = Some(icmp.echo_ident()),
+                // PE-ARP rules 60 and 61: it is of the set of whichever of both is a sharer.
+                Icmpv4Message::EchoRequest | Icmpv4Message::EchoReply => {
+                    (self.source, self.destination) = (Some(icmp.echo_ident()), Some(icmp.echo_ident()));
+                }
+                // RFC 1122 §3.2.2: no error is about an error.
+                message if is_error(message) => return Err(Unkeyed::ForeignError),
                 _ => {}
             }
             return Ok(());

@@ -86,13 +86,18 @@ pub fn echo_reply(request: &[u8]) -> Option<Vec<u8>> {
     if !is_host(asker) {
         return None;
     }
-    Some(build(asked, asker, packet.payload().len(), |reply| {
+    let mut bytes = build(asked, asker, packet.payload().len(), |reply| {
         reply.set_msg_type(Icmpv4Message::EchoReply);
         reply.set_msg_code(0);
         reply.set_echo_ident(icmp.echo_ident());
         reply.set_echo_seq_no(icmp.echo_seq_no());
         reply.data_mut().copy_from_slice(icmp.data());
-    }))
+    });
+    // RFC 1812 §4.3.2.5, RFC 1122 §3.2.2.6: it is as urgent.
+    let mut reply = Ipv4Packet::new_unchecked(&mut bytes[..]);
+    reply.set_dscp(packet.dscp());
+    reply.fill_checksum();
+    Some(bytes)
 }
 
 /// Whether an address can be one host's: what RFC 1812 §5.3.7 lets a source be.

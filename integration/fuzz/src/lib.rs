@@ -13,8 +13,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use pearp::dhcp::client::{self, ClientLease};
 use pearp::dhcp::{Config, Lease, LeaseState, Server, ServerLink};
 use pearp::node::{
-    Dhcpd, DhcpdConfig, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy, LeasedConfig,
-    LeasedHost, Lessor, LinkId, Node, Role, Router, RouterConfig, RouterLink, SetConfig, Swarm, SwarmConfig,
+    Dhcpd, DhcpdConfig, EchoAnswer, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy,
+    LeasedConfig, LeasedHost, Lessor, LinkId, Node, Role, Router, RouterConfig, RouterLink, SetConfig, Swarm,
+    SwarmConfig,
 };
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
@@ -449,6 +450,7 @@ fn run_router(data: &[u8], authority: bool) {
         ],
         shared: vec![(Ipv4Addr::from(ADDRESSES[0]), "0,4".parse().expect("a valid scheme"))],
         authority,
+        echo: EchoAnswer::Router,
         routes: Vec::new(),
         pro: DEFAULT_PRO,
         seed: 1,

@@ -15,6 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
 
 fn of_shared() -> Vec<Case> {
     let outside = echo_request(SERVER, SHARED, 77);
+    let urgent = |packet| with(packet, |view| view.set_dscp(48));
     let answer = || to_server(&own_echo_reply(SHARED, SERVER, 77));
     let damaged = patched(outside.clone(), 22, &[0xDE, 0xAD]);
     vec![
@@ -26,6 +27,10 @@ fn of_shared() -> Vec<Case> {
         .given(Outside, from_server(&outside))
         .takes()
         .originates(Outside, answer()),
+        case("precedence", "An answer is as urgent as its request.", "RFC 1812 §4.3.2.5")
+            .given(Outside, from_server(&urgent(outside.clone())))
+            .takes()
+            .originates(Outside, to_server(&urgent(own_echo_reply(SHARED, SERVER, 77)))),
         case(
             "bound_identifier",
             "A request is answered by the router even where its identifier is in a set of somebody.",

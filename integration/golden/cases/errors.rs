@@ -120,6 +120,9 @@ fn dropped() -> Vec<Case> {
         case
     };
     let cut = |len: usize| sent[..len].to_vec();
+    let fragment = with(sent.clone(), |packet| packet.set_frag_offset(64));
+    let later = icmp_error(SERVER, SHARED, (3, 1), &fragment);
+    let about_reply = icmp_error(SERVER, SHARED, (3, 1), &echo_reply(SHARED, SERVER, 5000));
     let short_header = patched(sent.clone(), 0, &[0x44]);
     let long_header = patched(sent.clone(), 0, &[0x4F]);
     vec![
@@ -134,13 +137,27 @@ fn dropped() -> Vec<Case> {
                 udp((SCATTERED, 1056), (SERVER, 53)),
             ],
         ),
-        dropped(
+        case(
             "later_fragment",
-            "A later fragment has no ports, so that an error about it has no owner.",
-            "PE-ARP rule 62",
-            "fragment",
-            &[with(sent.clone(), |packet| packet.set_frag_offset(64))],
+            "A later fragment has no ports: an error about it goes by its identification, which is of the sender's set.",
+            "PE-ARP rules 62, 63",
+        )
+        .given(Outside, from_server(&later))
+        .forwards(Lan, to_host(H1, &forwarded(&later))),
+        dropped(
+            "about_error",
+            "An error about an error is dropped: nobody may have sent it.",
+            "PE-ARP rule 62; RFC 1122 §3.2.2",
+            "foreign_error",
+            &[icmp_error(SHARED, SERVER, (3, 3), &udp((SERVER, 53), (SHARED, 5000)))],
         ),
+        case(
+            "about_reply",
+            "An error about an echo reply goes by its identifier, as the reply came from its owner, or from the router.",
+            "PE-ARP rules 60, 61",
+        )
+        .given(Outside, from_server(&about_reply))
+        .forwards(Lan, to_host(H1, &forwarded(&about_reply))),
         dropped(
             "truncated",
             "An error whose embedded packet ends before its ports is dropped.",

@@ -7,7 +7,7 @@ use pearp::wire::pe_arp::{Claim, Lifetime, Record};
 
 use crate::case::Case;
 use crate::packets::*;
-use crate::topology::Link::{Lan, Outside, Tun};
+use crate::topology::Link::{Lan, Outside};
 use crate::topology::*;
 
 fn case(setup: Setup, name: &str, shows: &str, rules: &'static str) -> Case {
@@ -36,21 +36,8 @@ fn claims() -> Vec<Case> {
 }
 
 fn errors() -> Vec<Case> {
-    let dropped = |name: &str, shows: &str, about: &[u8]| {
-        case(Setup::Router, name, shows, "PE-ARP rule 62")
-            .given(Outside, from_server(&icmp_error(SERVER, SHARED, (3, 1), about)))
-            .drops("portless")
-    };
-    let refused = icmp_error(SHARED, SERVER, (3, 3), &udp((SERVER, 53), (SHARED, 5000)));
     let datagram = udp((SERVER, 53), (SHARED, 7681));
     vec![
-        // Each causes three questions for {address, ICMP}, by broadcast, that nobody can answer.
-        dropped("error_about_error", "An error about an error names no port, and is dropped.", &refused),
-        dropped(
-            "error_about_reply",
-            "An error about an echo reply, which the router sent for all sharers, is for none of them.",
-            &echo_reply(SHARED, SERVER, 5000),
-        ),
         // The own stack makes the embedded header anew: no DSCP, no identification, DF.
         case(
             Setup::EchoHost,
@@ -69,10 +56,6 @@ fn headers() -> Vec<Case> {
     let with_route = |route: &[u8]| ip_with_options(SERVER, SHARED, UDP, route, &sent[20..]);
     let room = [7, 11, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let recorded = [7, 11, 8, 198, 51, 100, 1, 0, 0, 0, 0, 0];
-    let urgent = |packet| with(packet, |view| view.set_dscp(48));
-    let last = ttl(&udp((SHARED, 5000), (SERVER, 53)), 0);
-    let mut trailed = bare(SERVER_MAC, OUTSIDE_MAC, &sent);
-    trailed.resize(1514, 0xEE);
     let short = udp_with((SERVER, 53), (SHARED, 13_000), b"hi");
     vec![
         case(
@@ -83,24 +66,6 @@ fn headers() -> Vec<Case> {
         )
         .given(Outside, from_server(&with_route(&room)))
         .forwards(Lan, to_host(H1, &forwarded(&with_route(&recorded)))),
-        case(
-            Setup::Router,
-            "reply_precedence",
-            "An echo reply has the precedence of its request.",
-            "RFC 1812 §4.3.2.5",
-        )
-        .given(Outside, from_server(&urgent(echo_request(SERVER, SHARED, 77))))
-        .takes()
-        .originates(Outside, to_server(&urgent(own_echo_reply(SHARED, SERVER, 77)))),
-        // The MTU is compared with the length of the packet, and the frame leaves as it came.
-        case(
-            Setup::NarrowLan,
-            "trailing_bytes",
-            "Bytes behind a packet do not make a frame that is too large for the next link.",
-            "RFC 894; PE-ARP rule 83",
-        )
-        .given(Outside, trailed)
-        .forwards(Lan, to_host(H1, &forwarded(&sent))),
         // What waited has lost its padding.
         case(
             Setup::Router,
@@ -113,8 +78,5 @@ fn headers() -> Vec<Case> {
         .given(Lan, answers(H3, (SHARED, UDP, 13_000), psid("0,4,3")))
         .takes()
         .forwards(Lan, to_host(H3, &forwarded(&short))),
-        case(Setup::Host, "ttl_0_out", "A host sends no packet with TTL 0.", "RFC 1122 §3.2.1.7")
-            .given(Tun, last)
-            .drops("ttl_exceeded"),
     ]
 }

@@ -428,11 +428,11 @@ fn pings() -> Vec<Case> {
         case(
             Setup::Host,
             "ping_in",
-            "A ping from the LAN is the router's to answer, whatever its identifier.",
+            "A request reaches its owner where the router leaves it to that; nobody else answers.",
             "PE-ARP rules 61, 89",
         )
         .given(Lan, arriving(&echo_request(SERVER, SHARED, PROGRAM)))
-        .drops("echo_identifier")
+        .forwards(Tun, echo_request(SERVER, SHARED, PROGRAM))
         .given(Lan, frame(H2, H1, &echo_request(SHARED, SHARED, 9000)))
         .drops("echo_identifier"),
         case(
@@ -450,10 +450,12 @@ fn pings() -> Vec<Case> {
         case(
             Setup::Host,
             "reply_out",
-            "A program answers no pings: what answers them is the router.",
+            "A host answers requests with identifiers of its set, and no others.",
             "PE-ARP rules 61, 87",
         )
         .given(Tun, echo_reply(SHARED, SERVER, PROGRAM))
+        .forwards(Lan, leaving(&echo_reply(SHARED, SERVER, PROGRAM)))
+        .given(Tun, echo_reply(SHARED, SERVER, 9000))
         .drops("echo_identifier"),
     ]
 }

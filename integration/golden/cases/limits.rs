@@ -2,7 +2,7 @@
 
 use crate::case::Case;
 use crate::packets::*;
-use crate::topology::Link::{Lan, Outside};
+use crate::topology::Link::{Lan, Outside, Tun};
 use crate::topology::*;
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -16,6 +16,9 @@ fn hops() -> Vec<Case> {
     let between = udp((SHARED, 5000), (SHARED, 9000));
     let (error, last) =
         (icmp_error(SERVER, SHARED, (3, 3), &udp((SHARED, 5000), (SERVER, 53))), ttl(&inbound, 1));
+    let first = with(inbound.clone(), |packet| packet.set_more_frags(true));
+    let mut trailed = bare(SERVER_MAC, OUTSIDE_MAC, &inbound);
+    trailed.resize(1514, 0xEE);
     let mut many = case(
         "rate",
         "Of twelve packets at once, ten are answered by an error.",
@@ -74,18 +77,36 @@ fn hops() -> Vec<Case> {
             "No error is sent about a later fragment.",
             "PE-ARP rule 83; RFC 1812 §4.3.2.7",
         )
+        .given(Outside, from_server(&first))
+        .forwards(Lan, to_host(H1, &forwarded(&first)))
         .given(Outside, from_server(&with(last, |packet| packet.set_frag_offset(64))))
         .drops("ttl_exceeded"),
         many,
+        Case::new(
+            "ttl/host",
+            Setup::Host,
+            "A host sends no packet with TTL 0, whatever its programs say.",
+            "RFC 1122 §3.2.1.7",
+        )
+        .given(Tun, ttl(&udp((SHARED, 5000), (SERVER, 53)), 0))
+        .drops("ttl_exceeded"),
+        Case::new(
+            "mtu/trailing",
+            Setup::NarrowLan,
+            "Bytes behind a packet do not make a frame that is too large for the next link.",
+            "RFC 894; PE-ARP rule 83",
+        )
+        .given(Outside, trailed)
+        .forwards(Lan, to_host(H1, &forwarded(&inbound))),
     ]
 }
 
 fn sizes() -> Vec<Case> {
     let case = |name: &str, setup, shows: &str, rules| Case::new(format!("mtu/{name}"), setup, shows, rules);
-    let inbound = |len| whole(udp_of((SERVER, 53), (SHARED, 5000), len));
-    let outbound = |len| whole(udp_of((SHARED, 9000), (SERVER, 53), len));
+    let inbound = |len| udp_of((SERVER, 53), (SHARED, 5000), len);
+    let outbound = |len| udp_of((SHARED, 9000), (SERVER, 53), len);
     let narrow = usize::from(NARROW);
-    let ping = whole(icmp(SERVER, SHARED, (0, 0), [0x13, 0x88, 0, 3], &[0x5A; 1472]));
+    let ping = icmp(SERVER, SHARED, (0, 0), [0x13, 0x88, 0, 3], &[0x5A; 1472]);
     let too_big = |from, about: &[u8]| own_error_with(from, (3, 4), NARROW, about);
     vec![
         case(
@@ -115,9 +136,9 @@ fn sizes() -> Vec<Case> {
             "A sharer that sends too much to another is told the MTU of the LAN, by its port.",
             "PE-ARP rules 62, 82, 83",
         )
-        .given(Lan, from_host(H1, &whole(udp_of((SHARED, 5000), (SHARED, 9000), 1401))))
+        .given(Lan, from_host(H1, &udp_of((SHARED, 5000), (SHARED, 9000), 1401)))
         .drops("too_big")
-        .originates(Lan, to_host(H1, &too_big(ROUTER, &whole(udp_of((SHARED, 5000), (SHARED, 9000), 1401))))),
+        .originates(Lan, to_host(H1, &too_big(ROUTER, &udp_of((SHARED, 5000), (SHARED, 9000), 1401)))),
         case(
             "echo_reply",
             Setup::NarrowLan,

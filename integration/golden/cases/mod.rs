@@ -1,7 +1,6 @@
 //! The captures, by subject. Each says by hand what has to come of the frames that it gives.
 
 mod arp;
-mod coming;
 mod echo;
 mod errors;
 pub(crate) mod found;
@@ -11,6 +10,7 @@ mod host;
 mod host_arp;
 mod limits;
 mod malformed;
+mod owners;
 mod ports;
 mod resolve;
 
@@ -30,7 +30,7 @@ pub(crate) fn all() -> Vec<Case> {
         headers::cases(),
         host::cases(),
         host_arp::cases(),
-        coming::cases(),
+        owners::cases(),
     ]
     .concat()
 }

@@ -97,7 +97,7 @@ fn inbound() -> Vec<Case> {
         delivered(
             case("df_and_id", "DF and the identification of a packet are kept.", "PE-ARP rule 81"),
             H1,
-            &whole(udp_to((SHARED, 5000))),
+            &udp_to((SHARED, 5000)),
         ),
     ]
 }

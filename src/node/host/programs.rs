@@ -57,6 +57,10 @@ impl Host {
     pub(super) fn receive_tun(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
         complete_icmp(frame);
         let packet = ipv4::check(frame.bytes())?;
+        // RFC 1122 §3.2.1.7.
+        if packet.hop_limit() == 0 {
+            return Err(DropReason::TtlExceeded);
+        }
         let Some(at) = self.find(packet.src_addr()) else {
             if !self.addresses.iter().any(|address| address.in_use) {
                 return Err(DropReason::SetNotHeld);
@@ -103,6 +107,8 @@ impl Host {
                 let map = &mut self.addresses[at].echo_map;
                 map.map_out(&mut packet, &mut self.rng, now).ok_or(DropReason::EchoIdentifier)?;
             }
+            // PE-ARP rule 61: the answer to a request with an identifier of the set.
+            FlowKind::EchoReply if key.destination.is_some_and(|port| self.addresses[at].owns(port)) => {}
             FlowKind::EchoReply => return Err(DropReason::EchoIdentifier),
             FlowKind::IcmpError => {
                 // PE-ARP rule 94: only about packets that were for this host.

@@ -141,10 +141,12 @@ fn ping_is_mapped_there_and_back() {
     assert_eq!(identifier_of(icmp_of(outcome.frame.bytes()).data), 12);
     let foreign = from_lan(&echo_reply(SERVER, SHARED, if mapped == 8000 { 8001 } else { 8000 }));
     bench.give(LAN, foreign).is_silent_drop(DropReason::EchoIdentifier);
-    bench.give(LAN, from_lan(&echo_request(SERVER, SHARED, 5000))).is_silent_drop(DropReason::EchoIdentifier);
-    bench
-        .give(TUN, from_program(&echo_reply(SHARED, SERVER, 5000)))
-        .is_silent_drop(DropReason::EchoIdentifier);
+    // Rule 61: requests with identifiers of the set are answered where the router lets them through.
+    bench.give(LAN, from_lan(&echo_request(SERVER, SHARED, 5000))).is_forwarded(TUN);
+    bench.give(TUN, from_program(&echo_reply(SHARED, SERVER, 5000))).is_forwarded(LAN);
+    let foreign = DropReason::EchoIdentifier;
+    bench.give(LAN, from_lan(&echo_request(SERVER, SHARED, 9000))).is_silent_drop(foreign);
+    bench.give(TUN, from_program(&echo_reply(SHARED, SERVER, 9000))).is_silent_drop(foreign);
 }
 
 /// Rule 92: a ping of the own address is answered by the host, one of another shared address by the router.

@@ -175,11 +175,14 @@ fn icmp(us: Us, cases: &mut Cases) {
         cases.add(what, reply, End::forwarded(LAN), unmapped.clone());
     }
     let request = echo_request(WHOLE, SHARED, 5000);
-    // The router answers for all sharers, so that a request that reaches a host was not meant for it.
+    // The router answers for all sharers; one that lets requests pass does so by the identifier.
     let answered = End::taken().told("icmp 0 0", C);
-    cases.add("an echo request", frame(us, &request), answered, unmapped.clone());
+    cases.add("an echo request", frame(us, &request), answered.clone(), End::forwarded(TUN));
+    let of_b = echo_request(WHOLE, SHARED, 9000);
+    cases.add("an echo request of B", frame(us, &of_b), answered, unmapped.clone());
     let mut damaged = request;
     damaged[30] ^= 1;
     let router = End::dropped(DropReason::EchoDamaged);
-    cases.add("a damaged echo request", frame(us, &damaged), router, unmapped);
+    // The kernel of the programs looks at the checksum.
+    cases.add("a damaged echo request", frame(us, &damaged), router, End::forwarded(TUN));
 }

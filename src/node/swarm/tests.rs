@@ -202,8 +202,18 @@ fn frames_that_are_for_no_host_are_counted() {
     bench.give(LAN, bad).is_silent_drop(DropReason::PeArpVersion);
     // By the host that it was sent to.
     bench.give(LAN, to_host(2, &packet)).is_silent_drop(DropReason::NotOurPort);
-    let ping = echo_request(SERVER, SHARED, 4096);
+    let ping = echo_request(SERVER, SHARED, 9000);
     bench.give(LAN, to_host(1, &ping)).is_silent_drop(DropReason::EchoIdentifier);
+}
+
+/// Rule 61: where the router leaves it to them, hosts answer requests with their identifiers.
+#[test]
+fn a_host_without_programs_answers_pings() {
+    let mut bench = swarm_with_gateway();
+    let outcome = bench.give(LAN, to_host(1, &echo_request(SERVER, SHARED, 4096)));
+    outcome.is(Verdict::Delivered, &[("delivered", 1), ("originated", 1), ("forwarded", 1)]);
+    let frame = outcome.only_frame(LAN);
+    assert_eq!((icmp_of(packet_of(frame)).kind, identifier_of(packet_of(frame))), ((0, 0), 4096));
 }
 
 #[test]

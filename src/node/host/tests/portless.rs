@@ -81,7 +81,7 @@ fn errors_about_what_has_no_port() {
             if owned { outcome.is_forwarded(TUN) } else { outcome.is_silent_drop(DropReason::Portless) }
         }
         let of_router = echo_reply(SHARED, SERVER, 5000);
-        host.give(LAN, error(&of_router)).is_silent_drop(DropReason::Portless);
+        host.give(LAN, error(&of_router)).is_silent_drop(DropReason::EchoIdentifier);
     }
 }
 

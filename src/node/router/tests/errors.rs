@@ -17,6 +17,25 @@ fn from_lan(source: EthernetAddress, packet: &[u8]) -> Frame {
     ethernet(source, ROUTER_MAC, packet)
 }
 
+/// Rule 61: with `echo=owner` a request is one host's, by its identifier, and its answer is checked like a source.
+#[test]
+fn the_owner_of_the_identifier_answers() {
+    let config = RouterConfig { echo: EchoAnswer::Owner, ..router_config() };
+    let mut router = Bench { node: Router::new(config, Instant::ZERO), now: Instant::ZERO };
+    router.give(LAN, announce(A, SHARED, psid("0,4,1")));
+    router.give(OUTSIDE, plain_arp(1, (SERVER_MAC, SERVER), (NOBODY, OUTSIDE_ROUTER)));
+    let outcome = router.give(OUTSIDE, from_outside(&echo_request(SERVER, SHARED, 5000)));
+    outcome.is_forwarded(LAN);
+    assert_eq!(addresses(&outcome.frame).1, A);
+    let answer = echo_reply(SHARED, SERVER, 5000);
+    router.give(LAN, ethernet(B, ROUTER_MAC, &answer)).is_silent_drop(DropReason::SpoofedPort);
+    router.give(LAN, ethernet(A, ROUTER_MAC, &answer)).is_forwarded(OUTSIDE);
+    let outcome = router.give(OUTSIDE, from_outside(&echo_request(SERVER, SHARED, 20_000)));
+    outcome.is(Verdict::Pending, &[("pending", 1), ("arp_sent", 1)]);
+    let asked = message_of(outcome.only_frame(LAN)).unwrap();
+    assert_eq!((asked.target.protocol, asked.target.port), (1, Some(20_000)));
+}
+
 /// A drop that is answered with one ICMP error.
 fn told(reason: DropReason) -> Vec<(&'static str, i64)> {
     vec![(reason.name(), 1), ("originated", 1), ("forwarded", 1)]

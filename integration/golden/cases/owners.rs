@@ -1,6 +1,5 @@
-//! What the protocol asks for and nodes do not do yet: see docs/protocol.md §18. The cases say what has to come of it
-//! by rules 59 to 66, 83 and 108 to 111. Each area has a constant that turns its cases on; then `PEARP_BLESS=1` writes
-//! their files. What of them is right already is on.
+//! Who owns a packet, and who may send it: fragments, protocols without ports, sources (rules 59 to 66, 83 and 108 to
+//! 111).
 
 use std::net::Ipv4Addr;
 
@@ -11,37 +10,14 @@ use crate::packets::*;
 use crate::topology::Link::{Lan, Outside, Tun};
 use crate::topology::*;
 
-/// Rule 63, and fragments that a router makes.
-const FRAGMENTS: bool = false;
-/// Rules 59 (SCTP, DCCP, UDP-Lite) and 64 to 66.
-const PORTLESS: bool = false;
-/// Rules 110 and 111.
-const SOURCES: bool = false;
-
 const GRE: u8 = 47;
 const ESP: u8 = 50;
 const DCCP: u8 = 33;
 const SCTP: u8 = 132;
 const UDP_LITE: u8 = 136;
 
-/// Names of counters that there are none of yet: to be set when the rules are kept.
-const LATE_FRAGMENT: &str = "fragment";
-const OVERLAP: &str = "fragment";
-const TINY: &str = "fragment";
-const FOREIGN_SENDER: &str = "martian_source";
-
 pub(crate) fn cases() -> Vec<Case> {
-    let mut cases = asked_for();
-    if FRAGMENTS {
-        cases.extend(fragments());
-    }
-    if PORTLESS {
-        cases.extend(portless());
-    }
-    if SOURCES {
-        cases.extend(sources());
-    }
-    cases
+    [asked_for(), fragments(), portless(), sources()].concat()
 }
 
 /// A packet cut at these bytes of its payload.
@@ -55,6 +31,7 @@ fn pieces(packet: &[u8], cuts: &[usize]) -> Vec<Vec<u8>> {
             view.set_total_len((20 + to - from) as u16);
             view.set_frag_offset(from as u16);
             view.set_more_frags(to < end);
+            view.set_dont_frag(false);
         })
     };
     starts.zip(ends).map(piece).collect()
@@ -74,7 +51,7 @@ fn fragments() -> Vec<Case> {
     let overlapping = pieces(&datagram, &[96, 184]).swap_remove(2);
     let syn = tcp((SERVER, 443), (SHARED, 5000));
     let tiny = pieces(&syn, &[8, 16]);
-    let large = udp_of((SERVER, 53), (SHARED, 5000), 1500);
+    let large = without_df(udp_of((SERVER, 53), (SHARED, 5000), 1500));
     let cut = pieces(&large, &[1376]);
     let start = |name: &str, shows: &str| case(name, Setup::Router, shows);
     vec![
@@ -97,7 +74,7 @@ fn fragments() -> Vec<Case> {
             both(both(start("duplicate", "A second copy of a fragment is dropped."), &first), &second),
             &second,
         )
-        .drops(OVERLAP),
+        .drops("fragment_overlap"),
         arrives(
             both(
                 both(start("overlapping", "A fragment with bytes that came before is dropped."), &first),
@@ -105,12 +82,12 @@ fn fragments() -> Vec<Case> {
             ),
             &overlapping,
         )
-        .drops(OVERLAP),
+        .drops("fragment_overlap"),
         arrives(
             start("tiny", "A first fragment that ends before the flags of TCP is dropped: RFC 1858 §3."),
             &tiny[0],
         )
-        .drops(TINY),
+        .drops("fragment_tiny"),
         arrives(
             arrives(
                 start(
@@ -122,8 +99,8 @@ fn fragments() -> Vec<Case> {
             &third,
         )
         .wait(1999)
-        .drops(LATE_FRAGMENT)
-        .drops(LATE_FRAGMENT),
+        .drops("fragment_timeout")
+        .drops("fragment_timeout"),
         arrives(
             both(
                 both(
@@ -135,7 +112,7 @@ fn fragments() -> Vec<Case> {
             &other,
         )
         .wait(2000)
-        .drops(LATE_FRAGMENT),
+        .drops("fragment_timeout"),
         case("made", Setup::NarrowLan, "Without DF a packet that is too large for the next link is cut.")
             .given(Outside, from_server(&large))
             .forwards(Lan, to_host(H1, &forwarded(&cut[0])))
@@ -273,7 +250,7 @@ fn sources() -> Vec<Case> {
     let case =
         |name: &str, shows: &str, rules| Case::new(format!("sources/{name}"), Setup::Authority, shows, rules);
     let dropped =
-        |case: Case, host, packet: &[u8]| case.given(Lan, from_host(host, packet)).drops(FOREIGN_SENDER);
+        |case: Case, host, packet: &[u8]| case.given(Lan, from_host(host, packet)).drops("spoofed_port");
     let of_h1 = [
         tcp((SHARED, 5000), (SERVER, 443)),
         udp((SHARED, 5000), (SHARED, 9000)),
@@ -299,17 +276,15 @@ fn sources() -> Vec<Case> {
             H1,
             &udp((SHARED, 20_000), (SERVER, 53)),
         ),
-        dropped(
-            case("icmp_error", "An ICMP error tells only of what its sender got.", "PE-ARP rule 111")
-                .given(Lan, from_host(H2, &refused((SHARED, 9000))))
-                .forwards(Outside, to_server(&forwarded(&refused((SHARED, 9000))))),
-            H2,
-            &refused((SHARED, 5000)),
-        ),
+        case("icmp_error", "An ICMP error tells only of what its sender got.", "PE-ARP rule 111")
+            .given(Lan, from_host(H2, &refused((SHARED, 9000))))
+            .forwards(Outside, to_server(&forwarded(&refused((SHARED, 9000)))))
+            .given(Lan, from_host(H2, &refused((SHARED, 5000))))
+            .drops("spoofed_error"),
         case("outside", "Nobody outside sends from an address of the LAN.", "RFC 2827; RFC 1812 §5.3.8")
             .given(Outside, from_server(&udp((SHARED, 5000), (SHARED, 9000))))
-            .drops(FOREIGN_SENDER)
+            .drops("spoofed_address")
             .given(Outside, from_server(&udp((LEGACY, 53), (SHARED, 9000))))
-            .drops(FOREIGN_SENDER),
+            .drops("spoofed_address"),
     ]
 }
