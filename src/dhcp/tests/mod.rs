@@ -4,6 +4,7 @@ mod client;
 mod file;
 mod limits;
 mod messages;
+mod portless;
 mod random;
 mod relay;
 
