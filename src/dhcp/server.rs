@@ -114,7 +114,7 @@ pub struct Reply {
 pub enum Event {
     /// Store this lease, in place of what was stored for its {address, set}; then call [`Server::committed`].
     Commit(Lease),
-    /// What the host has of the address changed: [`Server::leased`] has it.
+    /// What the host has of the address changed: [`Server::granted`] has it.
     Bindings {
         /// The address.
         ip: Ipv4Addr,
@@ -227,16 +227,6 @@ impl Server {
     /// Every lease; of a slot that is free again, the last one.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> + Clone {
         self.table.iter()
-    }
-
-    /// The sets of an address that a host has leased, and for how much longer.
-    pub fn leased(
-        &self,
-        ip: Ipv4Addr,
-        hardware: EthernetAddress,
-        now: Instant,
-    ) -> impl Iterator<Item = (Psid, Duration)> {
-        self.granted(ip, hardware, now).map(move |lease| (lease.set, lease.until - now))
     }
 
     /// The leases of an address that a host has.
