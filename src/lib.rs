@@ -28,6 +28,7 @@
 //!
 //! - **shared address**, **sharer** – an IPv4 address with several owners, and one of them
 //! - **port set** – what a sharer owns: a **PSID** under the scheme **(a, k)** of the address, or ranges
+//! - **portless** – without ports: owned by IP protocol, the rest by the **residual owner** of the address
 //! - **claim**, **record** – what a message says that its sender owns
 //! - **binding** – the fact that a link-layer address owns ports of an address; a **lease** is a binding with a
 //!   lifetime that a server gave

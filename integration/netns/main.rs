@@ -26,6 +26,7 @@ mod leaks;
 mod leases;
 mod load;
 mod offload;
+mod portless;
 mod ports;
 mod restart;
 mod scale;

@@ -30,7 +30,7 @@ pub use message::Ignored;
 use message::{Answer, Question};
 
 use super::codec::ClientId;
-use crate::ports::Psid;
+use crate::ports::{Portless, Psid};
 use crate::wire::icmp::is_host;
 use crate::wire::is_station;
 
@@ -113,6 +113,8 @@ pub struct ClientLease {
     pub address: Ipv4Cidr,
     /// The ports; [`Psid::FULL`] where the address is whole.
     pub set: Psid,
+    /// What has no port and goes with them (PE-ARP rule 105); of a whole address everything does.
+    pub portless: Portless,
     /// The router.
     pub gateway: Option<Ipv4Addr>,
     /// Name servers.
@@ -394,6 +396,7 @@ impl Client {
         Ok(ClientLease {
             address,
             set,
+            portless: if set == Psid::FULL { Portless::default() } else { answer.portless.clone() },
             gateway: answer.gateway.filter(|gateway| is_host(*gateway) && *gateway != address.address()),
             dns: answer.dns.clone(),
             domain: answer.domain.clone(),

@@ -13,11 +13,20 @@ use dhcproto::{Decodable, Decoder, Encodable};
 use smoltcp::time::Duration;
 use smoltcp::wire::EthernetAddress;
 
-use crate::ports::Psid;
+use crate::ports::{Portless, Psid};
 use crate::wire::is_station;
 
 /// The port set of a shared address (RFC 7618 §9).
 pub(super) const OPTION_PORT_PARAMS: u8 = 159;
+/// Vendor-identifying vendor-specific information (RFC 3925 §4): what has no port (PE-ARP rule 105).
+pub(super) const OPTION_VENDOR: u8 = 125;
+/// The enterprise number of that, which RFC 5612 reserves for documentation.
+const ENTERPRISE: u32 = 32_473;
+/// Sub-options: one byte for each IP protocol, and nothing at all.
+const SUB_PROTOCOLS: u8 = 1;
+const SUB_RESIDUAL: u8 = 2;
+/// IP protocols that a reservation may have, so that they fit into one option.
+pub(super) const MAX_PROTOCOLS: usize = 32;
 /// Fields of fixed length and the cookie, in bytes (RFC 2131 §2).
 const FIXED: usize = 240;
 /// The shortest message that relays and old clients take, in bytes (RFC 1542 §2.1).
@@ -281,6 +290,46 @@ impl ReplyMessage {
         }
         Some(bytes)
     }
+}
+
+/// Option 125 with what has no port; of more than [`MAX_PROTOCOLS`] protocols the first ones.
+pub(super) fn portless_option(portless: &Portless) -> DhcpOption {
+    let protocols: Vec<u8> = portless.protocols().take(MAX_PROTOCOLS).collect();
+    let mut body = Vec::new();
+    if !protocols.is_empty() {
+        body.extend([SUB_PROTOCOLS, protocols.len() as u8]);
+        body.extend(protocols);
+    }
+    if portless.is_residual() {
+        body.extend([SUB_RESIDUAL, 0]);
+    }
+    let data = [&ENTERPRISE.to_be_bytes()[..], &[body.len() as u8], &body].concat();
+    DhcpOption::Unknown(UnknownOption::new(OptionCode::from(OPTION_VENDOR), data))
+}
+
+/// What has no port, of an option 125; `None` where it is none that RFC 3925 allows, or gives what nobody can have. What
+/// other enterprises say, and other sub-options, have no meaning here.
+pub(super) fn portless(data: &[u8]) -> Option<Portless> {
+    let (mut protocols, mut residual) = (Vec::new(), false);
+    let mut rest = data;
+    while !rest.is_empty() {
+        let (enterprise, tail) = rest.split_first_chunk()?;
+        let (length, tail) = tail.split_first()?;
+        let (mut body, tail) = tail.split_at_checked(usize::from(*length))?;
+        rest = tail;
+        while !body.is_empty() && u32::from_be_bytes(*enterprise) == ENTERPRISE {
+            let ([code, length], tail) = body.split_first_chunk()?;
+            let (value, tail) = tail.split_at_checked(usize::from(*length))?;
+            body = tail;
+            match (*code, value) {
+                (SUB_PROTOCOLS, value) => protocols.extend(value),
+                (SUB_RESIDUAL, []) => residual = true,
+                (SUB_RESIDUAL, _) => return None,
+                _ => {}
+            }
+        }
+    }
+    Portless::new(protocols, residual).ok()
 }
 
 pub(super) fn port_set_option(set: Psid) -> DhcpOption {

@@ -7,11 +7,11 @@ use smoltcp::time::Duration;
 use smoltcp::wire::EthernetAddress;
 use toml::Spanned;
 
-use super::codec::ClientId;
+use super::codec::{ClientId, MAX_PROTOCOLS};
 use super::pool::{Pool, PoolKind, Reservation, Who};
 use super::server::{Config, ServerLink};
 use crate::config::{FileError, Source};
-use crate::ports::{Psid, Scheme};
+use crate::ports::{Portless, Psid, Scheme};
 use crate::wire::is_station;
 
 /// Leases that there can be at a time: the memory that a server needs is bounded by its configuration.
@@ -57,6 +57,8 @@ struct FileReservation {
     address: Spanned<Ipv4Addr>,
     psid: Option<Spanned<u16>>,
     port: Option<Spanned<u16>>,
+    portless: Option<Spanned<Vec<u8>>>,
+    residual: Option<Spanned<bool>>,
 }
 
 fn time(
@@ -78,6 +80,26 @@ fn range(text: &str) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     (first <= last).then_some((first, last))
+}
+
+/// What a reservation has that has no port.
+fn portless(source: Source<'_>, file: &FileReservation) -> Result<Portless, FileError> {
+    let residual = file.residual.as_ref().is_some_and(|residual| *residual.get_ref());
+    let Some(list) = &file.portless else {
+        return Ok(Portless::new([], residual).unwrap_or_default());
+    };
+    let wrong = |message: String| source.error(list, "reservation.portless", message);
+    let protocols = list.get_ref();
+    let portless =
+        Portless::new(protocols.iter().copied(), residual).map_err(|error| wrong(error.to_string()))?;
+    let different = portless.protocols().count();
+    if different != protocols.len() {
+        return Err(wrong("names an IP protocol twice".to_owned()));
+    }
+    if different > MAX_PROTOCOLS {
+        return Err(wrong(format!("write at most {MAX_PROTOCOLS} IP protocols: `residual` has the rest")));
+    }
+    Ok(portless)
 }
 
 impl Config {
@@ -129,6 +151,7 @@ impl Config {
                 let message = "has ports that another reservation has";
                 return Err(source.error(&reservation.address, "reservation.address", message));
             }
+            config.check_portless(source, reservation, &sound)?;
             config.reservations.push(sound);
         }
         Ok(config)
@@ -251,7 +274,35 @@ impl Config {
                 Some(_) => {}
             }
         }
-        Ok(Reservation { who, ip, set })
+        let portless = portless(source, file)?;
+        if set == Psid::FULL && !portless.is_empty() {
+            return Err(wrong("is whole, so that its client has everything that has no port, too"));
+        }
+        Ok(Reservation { who, ip, set, portless })
+    }
+
+    /// PE-ARP rule 66: what has no port has one owner at an address.
+    fn check_portless(
+        &self,
+        source: Source<'_>,
+        file: &FileReservation,
+        sound: &Reservation,
+    ) -> Result<(), FileError> {
+        let others = || self.reservations.iter().filter(|other| other.ip == sound.ip);
+        let twice =
+            |protocol: &u8| others().any(|other| other.portless.protocols().any(|one| one == *protocol));
+        if let (Some(list), Some(protocol)) = (&file.portless, sound.portless.protocols().find(twice)) {
+            let message = format!("IP protocol {protocol} of this address is another reservation's");
+            return Err(source.error(list, "reservation.portless", message));
+        }
+        if let Some(residual) = &file.residual
+            && sound.portless.is_residual()
+            && others().any(|other| other.portless.is_residual())
+        {
+            let message = "another reservation of this address has it: only one can";
+            return Err(source.error(residual, "reservation.residual", message));
+        }
+        Ok(())
     }
 
     /// What the server and the routers of its links have.

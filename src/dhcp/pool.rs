@@ -6,7 +6,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::codec::ClientId;
 use super::lease::Slot;
-use crate::ports::{Psid, Scheme};
+use crate::ports::{Portless, Psid, Scheme};
 
 /// What a pool gives of its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +119,8 @@ pub struct Reservation {
     pub ip: Ipv4Addr,
     /// The ports: a PSID, one port ([`Psid::single`], PE-ARP rule 104), or [`Psid::FULL`].
     pub set: Psid,
+    /// What has no port and goes with them (PE-ARP rule 105).
+    pub portless: Portless,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod answer;
 
 use core::net::Ipv4Addr;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use dhcproto::v4::MessageType;
 use rand::{Rng, SeedableRng};
@@ -16,7 +16,7 @@ use super::codec::{ClientId, Invalid, Request};
 use super::lease::{Lease, LeaseState, Slot, Table};
 use super::limit::Limit;
 use super::pool::{Pool, PoolKind, Reservation};
-use crate::ports::{Psid, Scheme};
+use crate::ports::{Portless, Psid, Scheme};
 
 /// How long an offer stands.
 const OFFER_TIME: Duration = Duration::from_secs(60);
@@ -114,7 +114,7 @@ pub struct Reply {
 pub enum Event {
     /// Store this lease, in place of what was stored for its {address, set}; then call [`Server::committed`].
     Commit(Lease),
-    /// What the host has of the address changed: [`Server::leased`] has it.
+    /// What the host has of the address changed: [`Server::granted`] has it.
     Bindings {
         /// The address.
         ip: Ipv4Addr,
@@ -170,8 +170,8 @@ struct Context<'a> {
 pub struct Server {
     config: Config,
     table: Table,
-    /// Slots that are kept for somebody.
-    reserved: HashSet<Slot>,
+    /// Slots that are kept for somebody, and the place of their reservation.
+    reserved: HashMap<Slot, usize>,
     /// Offers that stand, by link.
     offers: FxHashMap<usize, FxHashMap<Slot, Instant>>,
     /// Pools without a free slot, by network and kind, are not searched before.
@@ -200,7 +200,8 @@ impl Server {
             reserved: config
                 .reservations
                 .iter()
-                .map(|reservation| (reservation.ip, reservation.set))
+                .enumerate()
+                .map(|(at, reservation)| ((reservation.ip, reservation.set), at))
                 .collect(),
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             config,
@@ -228,16 +229,6 @@ impl Server {
         self.table.iter()
     }
 
-    /// The sets of an address that a host has leased, and for how much longer.
-    pub fn leased(
-        &self,
-        ip: Ipv4Addr,
-        hardware: EthernetAddress,
-        now: Instant,
-    ) -> impl Iterator<Item = (Psid, Duration)> {
-        self.granted(ip, hardware, now).map(move |lease| (lease.set, lease.until - now))
-    }
-
     /// The leases of an address that a host has.
     pub fn granted(
         &self,
@@ -247,6 +238,14 @@ impl Server {
     ) -> impl Iterator<Item = &Lease> {
         let of_address = self.table.of_hardware(hardware).filter(move |lease| lease.ip == ip);
         of_address.filter(move |lease| self.is_granted(lease) && now < lease.until)
+    }
+
+    /// What has no port and goes with a lease: what is reserved with its set, for its client.
+    pub fn portless(&self, lease: &Lease) -> Option<&Portless> {
+        let at = self.reserved.get(&lease.slot())?;
+        let own = |one: &&Reservation| one.who.is(&lease.client, lease.hardware);
+        let reservation = self.config.reservations.get(*at).filter(own)?;
+        Some(&reservation.portless).filter(|portless| !portless.is_empty())
     }
 
     /// Whether a lease is bound, and the client may know that.
@@ -378,7 +377,7 @@ impl Server {
         if self.network_of(slot.0) != Some(context.network) {
             return false;
         }
-        if self.reserved.contains(&slot) {
+        if self.reserved.contains_key(&slot) {
             return self.reservations(context.request).any(|reserved| reserved == slot);
         }
         self.config.pools.iter().any(|pool| pool.gives(slot))
@@ -420,14 +419,15 @@ impl Server {
         let asked = request.requested.map(|ip| (ip, request.set.unwrap_or(Psid::FULL)));
         // What is reserved precedes what the client has, so that a new reservation takes effect; of several
         // reservations the one that it has precedes the others.
-        let reserved = || own().filter(|slot| self.reserved.contains(slot)).chain(self.reservations(request));
+        let reserved =
+            || own().filter(|slot| self.reserved.contains_key(slot)).chain(self.reservations(request));
         // PE-ARP rule 103: who names an address without a set is short of ports there.
         if let Some(ip) = request.requested.filter(|_| shared && request.set.is_none()) {
             let free = |pool: &Pool| {
                 let slots = pool.slots_of(ip);
                 let count = slots.clone().count();
                 let mut from_start = slots.cycle().skip(usize::from(start) % count.max(1)).take(count);
-                from_start.find(|slot| !self.reserved.contains(slot) && fits(slot))
+                from_start.find(|slot| !self.reserved.contains_key(slot) && fits(slot))
             };
             let here = reserved().chain(own()).filter(|slot| slot.0 == ip).find(fits);
             if let Some(slot) = here.or_else(|| self.config.pools.iter().find_map(free)) {
@@ -479,7 +479,7 @@ impl Server {
             None
         };
         let fits =
-            |slot: &Slot| !self.reserved.contains(slot) && self.is_free_for(&request.client, *slot, now);
+            |slot: &Slot| !self.reserved.contains_key(slot) && self.is_free_for(&request.client, *slot, now);
         let slots = || (start..size).chain(0..start.min(size)).filter_map(at);
         // PE-ARP rule 124: a host that has other leases gets another address, and of that the same set, so that one
         // choice of source ports fits both.

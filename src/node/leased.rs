@@ -28,7 +28,7 @@ use super::{
 };
 use crate::dhcp::client::{self, Client, ClientLease, ClientState, Ignored, Wish};
 use crate::neighbor::{Entry, OwnId};
-use crate::ports::{PortSet, Portless};
+use crate::ports::PortSet;
 use crate::wire::{Frame, Medium, ipv4};
 use growth::Growth;
 use looks::Looks;
@@ -328,7 +328,7 @@ impl LeasedHost {
                 client::Event::Probe(lease) => self.begin_set(at, &lease, now),
                 client::Event::Renewed(lease) => {
                     if let (Some(host), Some(id)) = (&mut self.host, self.tenancies[at].set) {
-                        host.renew(id, lease.until - now, now);
+                        host.renew_with(id, &lease.portless, lease.until - now, now);
                     }
                     self.events.push_back(LeaseEvent::Changed(lease));
                 }
@@ -420,7 +420,7 @@ impl LeasedHost {
             address: lease.address,
             gateway: lease.gateway,
             set: PortSet::Psid(lease.set),
-            portless: Portless::default(),
+            portless: lease.portless.clone(),
             // What is to be probed has not ended.
             lease: Some(lease.until - now),
         };

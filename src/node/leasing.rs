@@ -113,12 +113,17 @@ impl Leasing {
             match self.server.poll_event()? {
                 Event::Commit(lease) => self.commits.push(lease),
                 Event::Bindings { ip, hardware } => {
-                    let leased = self.server.leased(ip, hardware, now);
+                    let leased = self.server.granted(ip, hardware, now);
                     // PE-ARP rule 4: who has a whole address answers plain ARP for it.
-                    let shared = leased.filter(|(set, _)| *set != Psid::FULL);
-                    // The server ends the lease.
-                    let record = |(set, left)| Record::new(Claim::Psid(set), Lifetime::at_least(left));
-                    return Some(Granted { ip, hardware, records: shared.map(record).collect() });
+                    let shared = leased.filter(|lease| lease.set != Psid::FULL);
+                    let records = |lease| {
+                        let portless = self.server.portless(lease).into_iter().flat_map(Claim::portless);
+                        // The server ends the lease.
+                        let lifetime = Lifetime::at_least(lease.until - now);
+                        let claims = core::iter::once(Claim::Psid(lease.set)).chain(portless);
+                        claims.map(move |claim| Record::new(claim, lifetime))
+                    };
+                    return Some(Granted { ip, hardware, records: shared.flat_map(records).collect() });
                 }
             }
         }

@@ -14,7 +14,7 @@ use smoltcp::wire::Ipv4Cidr;
 use super::journal::directory;
 use crate::dhcp::ClientId;
 use crate::dhcp::client::ClientLease;
-use crate::ports::Psid;
+use crate::ports::{Portless, Psid};
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,6 +33,9 @@ struct StoredLease {
     /// `a,k,psid`; a whole address has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     set: Option<String>,
+    /// What has no port and goes with it, as `47,residual`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    portless: Option<String>,
     gateway: Option<Ipv4Addr>,
     dns: Vec<Ipv4Addr>,
     domain: Option<String>,
@@ -99,6 +102,7 @@ impl LeaseFile {
         let lease = ClientLease {
             address: Ipv4Cidr::new(stored.address, stored.prefix_len),
             set: stored.set.map_or(Some(Psid::FULL), |set| set.parse().ok())?,
+            portless: stored.portless.map_or(Some(Portless::default()), |text| text.parse().ok())?,
             gateway: stored.gateway,
             dns: stored.dns,
             domain: stored.domain,
@@ -132,6 +136,7 @@ impl LeaseFile {
             address: lease.address.address(),
             prefix_len: lease.address.prefix_len(),
             set: (lease.set != Psid::FULL).then(|| lease.set.to_string()),
+            portless: (!lease.portless.is_empty()).then(|| lease.portless.to_string()),
             gateway: lease.gateway,
             dns: lease.dns.clone(),
             domain: lease.domain.clone(),
@@ -169,6 +174,7 @@ mod tests {
         ClientLease {
             address: "198.51.100.2/24".parse().unwrap(),
             set: set.parse().unwrap(),
+            portless: Portless::default(),
             gateway: Some(Ipv4Addr::new(198, 51, 100, 1)),
             dns: vec![Ipv4Addr::new(198, 51, 100, 1)],
             domain: Some("lab.example".to_owned()),
@@ -185,7 +191,8 @@ mod tests {
         let path = place.path().join("lease");
         for set in ["0,4,3", "0,0,0"] {
             assert_eq!(file(&path, 1, EPOCH).load(), []);
-            let written = [(0, lease(set)), (7, lease("6,8,1"))];
+            let more = ClientLease { portless: "41,47,residual".parse().unwrap(), ..lease("6,8,1") };
+            let written = [(0, lease(set)), (7, more)];
             file(&path, 1, EPOCH).store(&[(0, lease("6,8,52"))]).unwrap();
             file(&path, 1, EPOCH).store(&written).unwrap();
             // A minute later, by the wall clock.
@@ -217,6 +224,14 @@ mod tests {
         }
         fs::write(&path, &sound).unwrap();
         assert_eq!(file.load().len(), 1);
+        let text = String::from_utf8(sound).unwrap();
+        assert!(!text.contains("portless"), "as before there was such a thing");
+        let with =
+            |value: &str| text.replace("\"gateway\"", &format!("\"portless\":\"{value}\",\"gateway\""));
+        for (value, leases) in [("47", 1), ("6", 0), ("", 0), ("0", 0)] {
+            fs::write(&path, with(value)).unwrap();
+            assert_eq!(file.load().len(), leases, "{value}");
+        }
     }
 
     #[test]

@@ -337,6 +337,7 @@ pub fn leased(data: &[u8]) {
     let lease = |address: &str, set: &str| ClientLease {
         address: address.parse().expect("a valid address"),
         set: set.parse().expect("a valid PSID"),
+        portless: "47,residual".parse().expect("a valid list"),
         gateway: Some(Ipv4Addr::from(ADDRESSES[1])),
         dns: Vec::new(),
         domain: None,

@@ -7,9 +7,11 @@ use dhcproto::v4::{self, DhcpOption, MessageType, OptionCode};
 use smoltcp::time::Duration;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
-use super::super::codec::{MIN_MESSAGE, OPTION_PORT_PARAMS, address, port_set, port_set_option};
+use super::super::codec::{
+    MIN_MESSAGE, OPTION_PORT_PARAMS, OPTION_VENDOR, address, port_set, port_set_option, portless,
+};
 use super::Config;
-use crate::ports::Psid;
+use crate::ports::{Portless, Psid};
 
 /// Name servers that are kept.
 const MAX_DNS: usize = 8;
@@ -66,7 +68,7 @@ impl Question {
             // Mask, router, name servers, domain, lease time, T1 and T2.
             let mut wanted = vec![1, 3, 6, 15, 51, 58, 59];
             if config.shares {
-                wanted.push(OPTION_PORT_PARAMS);
+                wanted.extend([OPTION_PORT_PARAMS, OPTION_VENDOR]);
             }
             let wanted = wanted.into_iter().map(OptionCode::from).collect();
             options.insert(DhcpOption::ParameterRequestList(wanted));
@@ -88,6 +90,8 @@ pub(super) struct Answer {
     pub(super) server: Option<Ipv4Addr>,
     pub(super) ip: Option<Ipv4Addr>,
     pub(super) set: Option<Psid>,
+    /// What has no port.
+    pub(super) portless: Portless,
     mask: Option<Ipv4Addr>,
     pub(super) gateway: Option<Ipv4Addr>,
     pub(super) dns: Vec<Ipv4Addr>,
@@ -115,6 +119,7 @@ impl Answer {
             server: None,
             ip: Some(view.yiaddr()).filter(|ip| !ip.is_unspecified()),
             set: None,
+            portless: Portless::default(),
             mask: None,
             gateway: None,
             dns: Vec::new(),
@@ -145,6 +150,8 @@ impl Answer {
             54 => self.server = address(data),
             58 => self.renew = seconds(),
             59 => self.rebind = seconds(),
+            // A host without it is one that owns less.
+            OPTION_VENDOR => self.portless = portless(data).unwrap_or_default(),
             // Another set than the server means would be somebody else's.
             OPTION_PORT_PARAMS => self.set = Some(port_set(data).ok_or(Ignored::Unusable)?),
             _ => {}

@@ -9,7 +9,7 @@ use super::{
     Context, Destination, Event, Grant, Lease, LeaseState, MIN_LEASE, OFFER_TIME, Pending, Refused, Reply,
     Server, Slot,
 };
-use crate::dhcp::codec::{Invalid, ReplyMessage};
+use crate::dhcp::codec::{Invalid, ReplyMessage, portless_option};
 use crate::ports::Psid;
 
 impl Server {
@@ -186,6 +186,12 @@ impl Server {
         let ip = slot.map_or(context.network.address(), |(ip, _)| ip);
         if let Some((ip, set)) = slot {
             reply.lease(ip, set, self.lease_time(context));
+            // PE-ARP rule 105: the slot is the client's, or it would not get it.
+            let reserved = self.reserved.get(&(ip, set)).filter(|_| context.request.wants_set);
+            let portless = reserved.and_then(|at| Some(&self.config.reservations.get(*at)?.portless));
+            if let Some(portless) = portless.filter(|portless| !portless.is_empty()) {
+                reply.option(portless_option(portless));
+            }
         }
         reply.option(DhcpOption::SubnetMask(context.network.netmask()));
         if let Some(router) = self.router_of(ip) {

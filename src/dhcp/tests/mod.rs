@@ -4,6 +4,7 @@ mod client;
 mod file;
 mod limits;
 mod messages;
+mod portless;
 mod random;
 mod relay;
 
@@ -257,7 +258,7 @@ impl Bench {
     }
 
     pub(super) fn leased(&self, ip: Ipv4Addr, hardware: EthernetAddress, now: Instant) -> Vec<Psid> {
-        self.server.leased(ip, hardware, now).map(|(set, _)| set).collect()
+        self.server.granted(ip, hardware, now).map(|lease| lease.set).collect()
     }
 }
 

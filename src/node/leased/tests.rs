@@ -1,6 +1,7 @@
 //! A leased host against a router that leases.
 
 mod losses;
+mod portless;
 mod random;
 mod several;
 

@@ -12,7 +12,7 @@ use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Ipv4Packe
 
 use super::*;
 use crate::node::support::*;
-use crate::wire::pe_arp::{Kind, Message};
+use crate::wire::pe_arp::{Claim, Kind, Message};
 use crate::wire::{Checksum, ETHERNET_HEADER, Gso, GsoKind, Offload};
 
 /// To a port of A, which owns 4096 to 8191.
@@ -239,6 +239,42 @@ fn what_has_no_port() {
     outcome.is(Verdict::Pending, &[("pending", 1), ("arp_sent", 1)]);
     let asked = message_of(outcome.only_frame(LAN)).unwrap();
     assert_eq!((asked.kind(), asked.target.protocol, asked.target.port), (Kind::Resolve, 47, None));
+}
+
+/// Rules 66 and 121: bindings that the router is given have what has no port, too.
+#[test]
+fn what_has_no_port_is_given_to_its_owner() {
+    let config = RouterConfig { authority: true, ..router_config() };
+    let mut bench = Bench { node: Router::new(config, Instant::from_secs(1)), now: Instant::from_secs(1) };
+    bench.give(OUTSIDE, plain_arp(1, (SERVER_MAC, SERVER), (EthernetAddress([0; 6]), OUTSIDE_ROUTER)));
+    let esp = ip(SERVER, SHARED, 50, &[0; 16]);
+    let timestamp = icmp_error(SERVER, SHARED, (13, 0), &[0; 12]);
+    let about_gre = icmp_error(SERVER, SHARED, (3, 2), &gre(SHARED, SERVER));
+    let packets = [gre(SERVER, SHARED), about_gre, esp, timestamp];
+    let owners = |bench: &mut Bench<Router>| {
+        packets.each_ref().map(|packet| {
+            let outcome = bench.give(OUTSIDE, from_outside(packet));
+            match outcome.verdict {
+                Verdict::Forward(LAN) => Some(addresses(&outcome.frame).1),
+                Verdict::Dropped(DropReason::NoOwner) => None,
+                other => panic!("{other:?}"),
+            }
+        })
+    };
+    assert_eq!(owners(&mut bench), [None; 4]);
+    let (gre, rest) = (record(Claim::Portless(47)), record(Claim::RESIDUAL));
+    let now = bench.now;
+    bench.node.grant(SHARED, A, &[psid("0,4,1"), gre], now).unwrap();
+    assert_eq!(owners(&mut bench), [Some(A), Some(A), None, None]);
+    bench.node.grant(SHARED, B, &[psid("0,4,2"), rest], now).unwrap();
+    assert_eq!(owners(&mut bench), [Some(A), Some(A), Some(B), Some(B)]);
+    bench.node.grant(SHARED, A, &[psid("0,4,1")], now).unwrap();
+    assert_eq!(owners(&mut bench), [Some(B); 4]);
+    bench.node.grant(SHARED, B, &[], now).unwrap();
+    bench.pass(Duration::from_secs(2));
+    let outcome = bench.give(OUTSIDE, from_outside(&packets[0]));
+    let told = [("no_owner", 1), ("originated", 1), ("forwarded", 1)];
+    outcome.is(Verdict::Dropped(DropReason::NoOwner), &told);
 }
 
 /// Rule 37: ports that no PSID covers are refused without a question.
