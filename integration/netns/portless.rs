@@ -32,7 +32,7 @@ fn every_protocol_reaches_its_owner() {
     for node in ["router", "h1", "h2"] {
         lab.run(&["restart", node]).ok();
     }
-    for (protocol, owner) in [(47, "h1"), (50, "h2")] {
+    for (protocol, owner) in [(47, "h1"), (51, "h2")] {
         let forwarded =
             || ["h1", "h2"].map(|host| lab.pearp_json(host, &["status"])["counters"]["forwarded"].clone());
         let before = forwarded();
@@ -49,7 +49,7 @@ fn every_protocol_reaches_its_owner() {
         let way = trace(&lab, owner, protocol, INET);
         assert!(way.contains(ROUTER) && way.contains(INET), "{protocol}: {way}");
     }
-    for protocol in [47, 50] {
+    for protocol in [47, 51] {
         let drops = || lab.pearp_json("h3", &["status"])["drops"]["portless"].as_u64().unwrap_or(0);
         let before = drops();
         let way = trace(&lab, "h3", protocol, INET);

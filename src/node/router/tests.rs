@@ -247,10 +247,10 @@ fn what_has_no_port_is_given_to_its_owner() {
     let config = RouterConfig { authority: true, ..router_config() };
     let mut bench = Bench { node: Router::new(config, Instant::from_secs(1)), now: Instant::from_secs(1) };
     bench.give(OUTSIDE, plain_arp(1, (SERVER_MAC, SERVER), (EthernetAddress([0; 6]), OUTSIDE_ROUTER)));
-    let esp = ip(SERVER, SHARED, 50, &[0; 16]);
+    let ah = ip(SERVER, SHARED, 51, &[0; 16]);
     let timestamp = icmp_error(SERVER, SHARED, (13, 0), &[0; 12]);
     let about_gre = icmp_error(SERVER, SHARED, (3, 2), &gre(SHARED, SERVER));
-    let packets = [gre(SERVER, SHARED), about_gre, esp, timestamp];
+    let packets = [gre(SERVER, SHARED), about_gre, ah, timestamp];
     let owners = |bench: &mut Bench<Router>| {
         packets.each_ref().map(|packet| {
             let outcome = bench.give(OUTSIDE, from_outside(packet));

@@ -6,7 +6,7 @@ use super::*;
 use crate::dhcp::Lease;
 use crate::wire::pe_arp::Kind;
 
-const ESP: u8 = 50;
+const AH: u8 = 51;
 
 /// Of A with PSID 1, with this, and of B with PSID 2.
 fn pools(more: &str) -> String {
@@ -45,7 +45,7 @@ fn lab(more: &str) -> ([Bench<LeasedHost>; 2], Bench<Stored<Router>>) {
 }
 
 fn esp(from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
-    ip(from, to, ESP, &[7; 24])
+    ip(from, to, AH, &[7; 24])
 }
 
 fn outside(packet: &[u8]) -> Frame {
@@ -77,7 +77,7 @@ fn what_has_no_port_reaches_its_owner() {
     for (more, of_gre, of_esp) in [
         ("portless = [47]\n", true, false),
         ("residual = true\n", true, true),
-        ("portless = [50]\nresidual = true\n", true, true),
+        ("portless = [51]\nresidual = true\n", true, true),
         ("", false, false),
     ] {
         let (mut hosts, mut router) = lab(more);
@@ -153,13 +153,13 @@ fn a_sharer_reaches_the_owner() {
     let error = icmp_error(SHARED, SHARED, (3, 2), &gre(SHARED, SHARED));
     assert_eq!(b.give(TUN, Frame::from_packet(&error)).verdict, Verdict::Dropped(DropReason::ForeignError));
     // An authority says who else could be asked.
-    let asked = shared(SHARED).with_port(ESP, None);
+    let asked = shared(SHARED).with_port(AH, None);
     let question = crate::wire::pe_arp::Message::resolve(C, shared(SHARED), asked, &[]);
     let frame =
         crate::wire::pe_arp_frame(EthernetAddress::BROADCAST, &question, crate::wire::pe_arp::DEFAULT_PRO);
     let answers = router.give(LAN, Frame::from_ethernet(frame.bytes()));
     assert_eq!(message_of(answers.only_frame(LAN)).unwrap().kind(), Kind::Nak);
     for host in [a, b] {
-        assert!(host.give(LAN, Frame::from_ethernet(frame.bytes())).sent.is_empty(), "nobody owns ESP");
+        assert!(host.give(LAN, Frame::from_ethernet(frame.bytes())).sent.is_empty(), "nobody owns AH");
     }
 }
