@@ -29,6 +29,11 @@ fn flow_key() {
 }
 
 #[test]
+fn fragments() {
+    replay("fragments", fuzzed::fragments);
+}
+
+#[test]
 fn dhcp() {
     replay("dhcp", fuzzed::dhcp);
 }

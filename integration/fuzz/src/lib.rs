@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use arbitrary::{Arbitrary, Unstructured};
 use pearp::dhcp::client::{self, ClientLease};
 use pearp::dhcp::{Config, Lease, LeaseState, Server, ServerLink};
+use pearp::forward::Fragments;
 use pearp::node::{
     Dhcpd, DhcpdConfig, EchoAnswer, EchoPort, Host, HostConfig, HostLinks, HostOptions, LeakPolicy,
     LeasedConfig, LeasedHost, Lessor, LinkId, Node, Role, Router, RouterConfig, RouterLink, SetConfig, Swarm,
@@ -20,7 +21,8 @@ use pearp::node::{
 use pearp::ports::PortSet;
 use pearp::wire::pe_arp::{self, Claim, DEFAULT_PRO, Lifetime, Message, Packet};
 use pearp::wire::{
-    EthernetAddress, FlowKey, Frame, Ipv4Packet, Medium, Offload, Segments, VIRTIO_NET_HEADER, ipv4,
+    Datagram, EthernetAddress, FlowKey, FlowKind, Frame, Ipv4Packet, Medium, Offload, Piece, Segments,
+    VIRTIO_NET_HEADER, ipv4,
 };
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::Ipv4Cidr;
@@ -226,7 +228,8 @@ impl Ip {
         let length = (20 + payload.len()).min(usize::from(u16::MAX)) as u16;
         let mut bytes = vec![0x45, 0];
         bytes.extend(length.to_be_bytes());
-        bytes.extend([0, 7]);
+        // Of the first host's set, or of nobody's.
+        bytes.extend(if self.ttl & 1 == 0 { 5000_u16 } else { 7 }.to_be_bytes());
         bytes.extend(self.fragment.unwrap_or(0x4000).to_be_bytes());
         bytes.extend([self.ttl, protocol, 0, 0]);
         bytes.extend(pick(&ADDRESSES, self.source));
@@ -437,12 +440,13 @@ pub fn router(data: &[u8]) {
 }
 
 fn run_router(data: &[u8], authority: bool) {
+    // With leases, everything is different from what it is without.
     let link = |name: &str, role, mac, address: &str| RouterLink {
         name: name.to_owned(),
         role,
         hardware: EthernetAddress(mac),
         address: address.parse().expect("a valid address"),
-        mtu: 1500,
+        mtu: if authority { 68 } else { 1500 },
     };
     let config = RouterConfig {
         links: vec![
@@ -451,7 +455,7 @@ fn run_router(data: &[u8], authority: bool) {
         ],
         shared: vec![(Ipv4Addr::from(ADDRESSES[0]), "0,4".parse().expect("a valid scheme"))],
         authority,
-        echo: EchoAnswer::Router,
+        echo: if authority { EchoAnswer::Owner } else { EchoAnswer::Router },
         routes: Vec::new(),
         pro: DEFAULT_PRO,
         seed: 1,
@@ -459,14 +463,92 @@ fn run_router(data: &[u8], authority: bool) {
     let mut now = Instant::ZERO;
     let mut router = Router::new(config, now);
     if authority {
-        let records = ["0,4,1", "0,16,443"].map(|psid| {
-            let claim = Claim::Psid(psid.parse().expect("a valid PSID"));
-            pe_arp::Record::new(claim, Lifetime::Seconds(10))
-        });
+        let psid = |text: &str| Claim::Psid(text.parse().expect("a valid PSID"));
+        let claims = [psid("0,4,1"), psid("0,16,443"), Claim::Portless(47), Claim::RESIDUAL];
+        let records = claims.map(|claim| pe_arp::Record::new(claim, Lifetime::Seconds(10)));
         let granted = router.grant(Ipv4Addr::from(ADDRESSES[0]), EthernetAddress(MACS[1]), &records, now);
         assert_eq!(granted, Ok(()));
     }
     run(&mut router, data, &mut now, |_, _, _, _| {});
+}
+
+#[derive(Arbitrary, Debug)]
+enum FragmentStep {
+    Piece { datagram: u8, offset: u16, len: u16, last: bool },
+    Wait { millis: u16 },
+}
+
+/// What is remembered of fragments; and a packet that is cut is whole again when it is put together.
+pub fn fragments(data: &[u8]) {
+    cut(data);
+    let mut fragments = Fragments::new();
+    let (mut now, mut held) = (Instant::ZERO, 0);
+    for step in steps::<FragmentStep>(data) {
+        match step {
+            FragmentStep::Piece { datagram, offset, len, last } => {
+                let datagram = Datagram {
+                    source: Ipv4Addr::from(ADDRESSES[4]),
+                    destination: Ipv4Addr::from(pick(&ADDRESSES, datagram)),
+                    protocol: pick(&[6, 17, 1], datagram >> 4),
+                    identification: u16::from(datagram >> 6),
+                };
+                let piece = Piece { offset: offset & !7, len, last };
+                if piece.offset == 0 {
+                    let _ = fragments.first(datagram, piece, KEY, now);
+                } else if fragments.later(datagram, piece, usize::from(len), || (), now) == Ok(None) {
+                    held += 1;
+                }
+            }
+            FragmentStep::Wait { millis } => {
+                now += Duration::from_millis(millis.into());
+                fragments.handle_timeout(now);
+                assert!(fragments.poll_timeout().is_none_or(|next| next > now));
+            }
+        }
+        while let Some((key, ())) = fragments.poll_released() {
+            assert_eq!(key, KEY);
+            held -= 1;
+        }
+        while fragments.poll_expired().is_some() {
+            held -= 1;
+        }
+        assert!(fragments.held_bytes() <= 16 << 20 && fragments.datagrams() <= MAX_STEPS);
+    }
+    now += Duration::from_secs(15);
+    fragments.handle_timeout(now);
+    while fragments.poll_expired().is_some() {
+        held -= 1;
+    }
+    assert_eq!((held, fragments.datagrams(), fragments.held_bytes()), (0, 0, 0));
+}
+
+const KEY: FlowKey = FlowKey {
+    source_address: Ipv4Addr::new(203, 0, 113, 80),
+    destination_address: Ipv4Addr::new(198, 51, 100, 2),
+    protocol: 17,
+    source: Some(53),
+    destination: Some(5000),
+    kind: FlowKind::Transport,
+    embedded_destination: None,
+    headless: false,
+};
+
+fn cut(data: &[u8]) {
+    let mut bytes = data.to_vec();
+    let Ok(mut packet) = Ipv4Packet::new_checked(&mut bytes[..]) else { return };
+    packet.fill_checksum();
+    let mtu = 68 + usize::from(packet.ident() % 1500);
+    let Ok(packet) = ipv4::check(&bytes) else { return };
+    let Some(pieces) = pearp::wire::fragments(&bytes, mtu) else { return };
+    let (mut at, mut payload) = (packet.frag_offset(), Vec::new());
+    for piece in pieces {
+        assert!(piece.len() <= mtu);
+        let piece = ipv4::check(&piece).expect("a valid fragment");
+        assert_eq!(piece.frag_offset(), at);
+        at = at.wrapping_add(piece.payload().len() as u16);
+        payload.extend_from_slice(piece.payload());
+    }
+    assert_eq!(payload, packet.payload());
 }
 
 /// A DHCP server beside a router, with one lease, under a sequence of steps.
