@@ -16,6 +16,7 @@ mod claim;
 mod engine;
 mod learn;
 mod limit;
+mod look;
 mod own;
 mod questions;
 mod receive;
@@ -29,6 +30,7 @@ pub use binding::{Source, State};
 pub use claim::{ClaimPhase, OwnSet};
 pub use engine::Neighbors;
 pub use limit::TokenBucket;
+pub use look::Look;
 pub use own::OwnId;
 
 use smoltcp::time::Duration;

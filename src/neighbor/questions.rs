@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use smoltcp::time::{Duration, Instant};
 
+use super::api::Target;
 use super::binding::ends;
+use super::look::Look;
 use super::{
     ADDRESS_QUESTIONS_BURST, ADDRESS_QUESTIONS_PER_SECOND, FAILED_TIME, FAILED_TIME_MAX,
     LINK_QUESTIONS_PER_SECOND, MAX_GAPS, MAX_MULTICAST_SOLICIT, MAX_PENDING_BYTES_PER_ADDRESS,
@@ -200,6 +202,21 @@ impl Questions {
             let listed = address.questions.iter().filter(|(_, question)| question.phase != Phase::Forgetting);
             listed.map(|(block, question)| (*ip, *block, question.phase == Phase::Failed))
         })
+    }
+
+    /// What would come of a packet for a target that has no binding.
+    pub(super) fn look(&self, target: Target, block: Block, now: Instant) -> Look {
+        let Some(address) = self.addresses.get(&target.ip) else { return Look::Unknown };
+        let named =
+            |(gap, until): &(Record, Instant)| *until > now && gap.contains(target.protocol, target.port);
+        if address.gaps.iter().any(named) {
+            return Look::Refused(Refused::NoOwner);
+        }
+        match address.questions.get(&block).map(|question| question.phase) {
+            Some(Phase::Asking { .. }) => Look::Asking,
+            Some(Phase::Failed) => Look::Refused(Refused::Unreachable),
+            Some(Phase::Forgetting) | None => Look::Unknown,
+        }
     }
 
     /// Puts a packet behind the question of its block; a new question becomes due at once.

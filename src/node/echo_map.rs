@@ -97,6 +97,11 @@ impl EchoMap {
         Some(identifier)
     }
 
+    /// Whether a request with this identifier left.
+    pub(super) fn is_mapped(&self, identifier: Option<u16>) -> bool {
+        identifier.is_some_and(|identifier| self.back.contains_key(&identifier))
+    }
+
     /// Rewrites the identifier of an echo reply to what the program chose; `None` where none is mapped.
     pub(super) fn map_reply(&self, packet: &mut Ipv4Packet<&mut [u8]>) -> Option<()> {
         let mut icmp = Icmpv4Packet::new_checked(packet.payload_mut()).ok()?;

@@ -7,6 +7,7 @@
 //! ```
 
 mod address;
+mod explain;
 mod fragments;
 mod own_stack;
 mod portless;

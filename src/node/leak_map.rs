@@ -117,6 +117,11 @@ impl LeakMap {
         })
     }
 
+    /// Whether a program's port is this one on the wire.
+    pub(super) fn is_mapped(&self, protocol: u8, port: Option<u16>) -> bool {
+        port.is_some_and(|port| self.back.contains_key(&(protocol, port)))
+    }
+
     /// Gives an incoming packet the port that its program has; whether there is one.
     pub(super) fn map_in(&mut self, key: &FlowKey, frame: &mut Frame, now: Instant) -> bool {
         let Some(mapped) = key.destination else { return false };

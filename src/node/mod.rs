@@ -9,6 +9,7 @@ mod counters;
 mod dhcpd;
 mod echo_map;
 mod ethernet;
+mod explain;
 mod host;
 #[cfg(test)]
 mod hostile;
@@ -25,6 +26,7 @@ mod swarm;
 
 pub use counters::{Counters, DropReason};
 pub use dhcpd::{Dhcpd, DhcpdConfig};
+pub use explain::{Explanation, Fate, Step};
 pub use host::{
     Host, HostAddress, HostConfig, HostLinks, HostOptions, Leak, LeakPolicy, SetConfig, SetError,
 };

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod dhcp;
+mod explain;
 mod fragments;
 mod guard;
 

@@ -156,7 +156,7 @@ impl Host {
     }
 
     /// Whether a packet to an own address is for this host: a whole address is, and what it owns of a shared one.
-    fn takes(&self, to: usize, key: &FlowKey) -> bool {
+    pub(super) fn takes(&self, to: usize, key: &FlowKey) -> bool {
         let address = &self.addresses[to];
         let owned = key.destination.is_some_and(|port| address.owns(port));
         address.in_use && (!address.shared || owned || self.owns_portless(address.ip(), key))
