@@ -37,7 +37,7 @@ it when it says that a port has no owner. There should be no other DHCP server o
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DhcpdArgs {
-    /// The TAP on the LAN, as [NETNS:]TAP
+    /// The TAP on the LAN, as [NETNS:]TAP, or fd:N for one that is open as descriptor N
     #[arg(long, value_name = "DEVICE")]
     lan: DeviceName,
     /// Link-layer address of the server on the LAN

@@ -47,10 +47,10 @@ pub(super) struct HostArgs {
     /// Name in logs and lists
     #[arg(long, default_value = "host")]
     name: String,
-    /// The TAP on the LAN, as [NETNS:]TAP
+    /// The TAP on the LAN, as [NETNS:]TAP, or fd:N for one that is open as descriptor N
     #[arg(long, value_name = "DEVICE")]
     lan: DeviceName,
-    /// The TUN to the programs, as [NETNS:]TUN
+    /// The TUN to the programs, as [NETNS:]TUN or fd:N
     #[arg(long, value_name = "DEVICE", default_value = "pe0")]
     tun: DeviceName,
     /// Link-layer address on the LAN
@@ -142,6 +142,7 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
     let clock = Clock::start();
     let lan = args.serve.open_lan(&args.lan, &clock)?;
     let tun = args.serve.open(&args.tun, Medium::Ip)?;
+    let interface = args.tun.interface()?;
     let control = args.serve.bind()?;
     let offloads = [(args.lan.to_string(), lan.offloads()), (args.tun.to_string(), tun.offloads())];
     let (station, lease_file) = match fixed {
@@ -155,7 +156,7 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
         station,
         name: args.name,
         link_address: shown(args.mac),
-        hook: args.hook.map(|hook| Hook::new(hook, args.tun.name)),
+        hook: args.hook.map(|hook| Hook::new(hook, interface)),
         offloads,
         lease_file,
         releases: args.release,

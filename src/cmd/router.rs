@@ -26,7 +26,8 @@ const EXAMPLES: &str = "Example, in a namespace of its own, with TAPs that are p
                --outside lab-wan:router,address=203.0.113.1/24,mac=02:00:00:00:01:01 \\
                --shared 198.51.100.2=0,4
 
-LINK is [NETNS:]TAP,address=ADDRESS/LENGTH,mac=MAC. SIGTERM or Ctrl-C ends the router.";
+LINK is DEVICE,address=ADDRESS/LENGTH,mac=MAC. DEVICE is [NETNS:]TAP, or fd:N where whoever starts the router has opened
+the TAP as descriptor N: then it needs no privilege, and runs as any user. SIGTERM or Ctrl-C ends the router.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -181,6 +182,11 @@ fn check(args: &RouterArgs, links: &[(Role, &LinkArg)]) -> anyhow::Result<()> {
         }
         if links.iter().any(|(_, link)| link.address.address() == *address) {
             bail!("shared address {address} is the router's own: share another one");
+        }
+    }
+    for (at, (_, link)) in links.iter().enumerate() {
+        if links[..at].iter().any(|(_, other)| other.device == link.device) {
+            bail!("device {} is given twice: each link has its own", link.device);
         }
     }
     for route in &args.route {

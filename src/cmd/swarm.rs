@@ -36,7 +36,7 @@ pub(super) struct SwarmArgs {
     /// How many hosts, 1 to 16384
     #[arg(long, value_name = "N")]
     hosts: usize,
-    /// The TAP of all of them on the LAN, as [NETNS:]TAP
+    /// The TAP of all of them on the LAN, as [NETNS:]TAP, or fd:N for an open one
     #[arg(long, value_name = "DEVICE")]
     lan: DeviceName,
     /// Link-layer address of the first host; the others have those that follow

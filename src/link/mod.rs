@@ -4,6 +4,7 @@
 mod capture;
 mod device;
 mod framing;
+mod inherited;
 mod ioctl;
 mod memory;
 mod offloads;
