@@ -13,7 +13,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 use super::arp::table;
 use super::leases;
 use super::leasing::LeaseStore;
-use super::serve::{ServeArgs, counters, link, parse_hardware, tell_ready};
+use super::serve::{ServeArgs, counters, link, parse_hardware};
 use crate::dhcp::{Lease, Server, ServerLink};
 use crate::link::{DeviceName, Link, Offloads};
 use crate::node::{Host, Lessor, Node, Role, Route, Router, RouterConfig, RouterLink};
@@ -120,6 +120,7 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         .collect();
     check(&args, &links)?;
     let clock = Clock::start();
+    let ready = args.serve.ready();
     let (store, server) = open_leases(&args, &clock)?.unzip();
     let mut shared = args.shared.clone();
     shared.extend(server.iter().flat_map(|server| server.config().shared()));
@@ -163,11 +164,14 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         router.serve_dhcp(server, clock.now());
     }
     let offloads = devices.iter().map(|device| device.offloads()).collect();
+    let files = store.iter().map(LeaseStore::directory).collect();
+    let sandbox = args.serve.sandbox(&control, files, None)?;
     let service = RouterService { router, store, offloads };
     let event_loop = EventLoop::new(service, devices, control, clock, args.serve.io)?;
+    sandbox.enter()?;
     tracing::info!(shared, links = links.len(), "router serves");
-    if let Some(fd) = args.serve.ready_fd {
-        tell_ready(fd, "router");
+    if let Some(ready) = ready {
+        ready.tell("router");
     }
     event_loop.run()?;
     tracing::info!("router ended");

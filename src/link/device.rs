@@ -142,7 +142,9 @@ pub enum OpenError {
     #[error("descriptor {0} is not open: whoever starts this process must leave it open for it")]
     NotOpen(RawFd),
     /// It is something else, or a TUN/TAP that is no device yet.
-    #[error("descriptor {0} is not attached to a TUN or TAP: open /dev/net/tun and attach it (TUNSETIFF) before")]
+    #[error(
+        "descriptor {0} is not attached to a TUN or TAP: open /dev/net/tun and attach it (TUNSETIFF) before"
+    )]
     NotAttached(RawFd),
     /// It cannot be used as it was attached.
     #[error("descriptor {fd} (`{interface}`) {problem}")]
@@ -408,7 +410,9 @@ mod tests {
         assert_eq!("pe0".parse(), Ok(here));
         let inherited: DeviceName = "fd:3".parse().unwrap();
         assert_eq!((&inherited, inherited.to_string()), (&DeviceName::Inherited(3), "fd:3".to_owned()));
-        for bad in ["", ":", "a:", ":b", "a:b:c", "../x:y", "0123456789abcdef", "a b", "fd:2", "fd:-1", "fd:x"] {
+        for bad in
+            ["", ":", "a:", ":b", "a:b:c", "../x:y", "0123456789abcdef", "a b", "fd:2", "fd:-1", "fd:x"]
+        {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad}");
         }
     }

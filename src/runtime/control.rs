@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use smoltcp::time::Instant;
 
 use super::event_loop::Service;
+use super::journal::directory;
 use crate::node::{StreamId, StreamState};
 
 /// Whoever starts a node may ask it, and root.
@@ -113,6 +114,13 @@ impl ControlSocket {
             );
         }
         Ok(this)
+    }
+}
+
+impl ControlSocket {
+    /// The directory that it is in.
+    pub fn directory(&self) -> PathBuf {
+        directory(&self.path).to_owned()
     }
 }
 
