@@ -27,6 +27,7 @@ mod leases;
 mod load;
 mod offload;
 mod ports;
+mod privileges;
 mod restart;
 mod scale;
 mod soak;
