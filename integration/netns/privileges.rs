@@ -248,6 +248,43 @@ fn a_router_with_open_devices_runs_as_any_user() {
     }
 }
 
+/// Its programs have the address already: the hook has been called by root, as a lease script would be.
+#[test]
+fn a_host_with_open_devices_runs_as_any_user() {
+    let lab = Lab::with(&["--static"]);
+    let _web = Web::serve(&lab, "inet", 80);
+    let place = open_to_all();
+    let own = place.path().join("own");
+    fs::create_dir(&own).unwrap();
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
+    let socket = own.join("h1.sock").display().to_string();
+    let mut arguments = lab.arguments("h1");
+    lab.end("h1", Signal::SIGTERM);
+    let hook = arguments.iter().position(|word| word == "--hook").unwrap();
+    arguments.drain(hook..hook + 2);
+    let lan = format!("{}:h1", lab.netns("lan"));
+    for (device, descriptor) in [(&*lan, "fd:3"), ("pe0", "fd:4")] {
+        let word = arguments.iter_mut().find(|word| *word == device).unwrap();
+        *word = descriptor.to_owned();
+    }
+    arguments.extend(["--socket".to_owned(), socket.clone()]);
+    let flags = IFF_NO_PI | IFF_VNET_HDR;
+    let devices =
+        [open_device(&lab, "lan", "h1", IFF_TAP | flags), open_device(&lab, "h1", "pe0", IFF_TUN | flags)];
+    let pearp = copy_of_pearp(place.path());
+    let log = place.path().join("log");
+    let file = File::create(&log).unwrap();
+    let host = Launched(launch(&lab, "h1", &pearp, devices, file, &arguments).spawn().unwrap());
+    let told = || fs::read_to_string(&log).unwrap();
+    await_true("the host", || told().contains("host serves"));
+    assert_eq!(run(&mut curl(&lab, "h1", &["http://203.0.113.80/"])).ok(), "page of inet\n");
+    assert_bare(host.0.id());
+    let attendant = attendant(host.0.id());
+    assert_eq!(process_status(attendant, "CapEff"), ["0000000000000000"]);
+    assert_eq!(process_status(attendant, "Uid")[0], NOBODY.to_string());
+    assert_eq!(lab.pearp_json("h1", &["status", "--socket", &socket])["state"], "bound");
+}
+
 #[test]
 fn descriptors_that_are_no_such_device_are_said_so() {
     let lab = Lab::up();

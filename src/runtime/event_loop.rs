@@ -464,6 +464,9 @@ fn report(written: &[Job], node: &mut dyn Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::{MemoryLink, Offloads};
+    use crate::node::support::host_config;
+    use crate::wire::Medium;
 
     #[test]
     fn the_loop_looks_for_an_answer_while_nobody_else_wants_the_cpu() {
@@ -485,5 +488,96 @@ mod tests {
         spin.forwarded(LinkId(0), at(11_450));
         spin.forwarded(LinkId(1), at(11_501));
         assert!(spin.looks(at(11_501)));
+    }
+
+    /// A host that rejects, whose service asks about each leak.
+    struct Watcher {
+        host: Host,
+        asked: u64,
+        seen: u64,
+    }
+
+    impl Service for Watcher {
+        fn node(&mut self) -> &mut dyn Node {
+            &mut self.host
+        }
+
+        fn arp(&mut self, _now: Instant) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn status(&mut self, _now: Instant) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn host(&mut self) -> Option<&mut Host> {
+            Some(&mut self.host)
+        }
+
+        fn taken(&mut self, _now: Instant) -> Option<u64> {
+            self.host.poll_leak()?;
+            self.asked += 1;
+            Some(self.asked)
+        }
+
+        fn seen(&self) -> u64 {
+            self.seen
+        }
+
+        fn turn(&mut self, _now: Instant) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn stop(&mut self, _now: Instant) {}
+    }
+
+    #[test]
+    fn what_a_program_is_told_waits_until_its_name_is_known() {
+        let mut now = Instant::from_secs(1);
+        let hardware = smoltcp::wire::EthernetAddress([2, 0, 0, 0, 2, 1]);
+        let mut host = Host::new(host_config(hardware, "0,4,1"), now).unwrap();
+        now += smoltcp::time::Duration::from_secs(10);
+        while host.poll_timeout(now).is_some_and(|at| at <= now) {
+            host.handle_timeout(now);
+        }
+        while host.poll_transmit(now).is_some() {}
+        let place = tempfile::tempdir().unwrap();
+        let control = ControlSocket::bind(&place.path().join("sock")).unwrap();
+        let (lan, _lan) = MemoryLink::pair(Medium::Ethernet, Offloads::default());
+        let (tun, mut programs) = MemoryLink::pair(Medium::Ip, Offloads::default());
+        let links: Vec<Box<dyn Link>> = vec![Box::new(lan), Box::new(tun)];
+        let service = Watcher { host, asked: 0, seen: 0 };
+        let mut this = EventLoop::new(service, links, control, Clock::start(), IoMode::Single).unwrap();
+        let mut told = Frame::buffer();
+        let mut leak = |this: &mut EventLoop<Watcher>, now| {
+            // From port 3000, which is not in the set.
+            #[rustfmt::skip]
+            let mut packet = [
+                0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, 17, 0, 0, 198, 51, 100, 2, 203, 0, 113, 80,
+                0x0B, 0xB8, 0, 53, 0, 8, 0, 0,
+            ];
+            smoltcp::wire::Ipv4Packet::new_unchecked(&mut packet[..]).fill_checksum();
+            programs.send(&Frame::from_packet(&packet), now).unwrap();
+            this.read_link(LinkId(1), now);
+            programs.receive(&mut told, now).is_ok()
+        };
+        assert!(!leak(&mut this, now) && this.service.asked == 1, "it waits");
+        this.release(now, false);
+        assert_eq!(this.held.len(), 1);
+        this.service.seen = 1;
+        this.release(now, false);
+        assert_eq!(this.held.len(), 0);
+        // The first error is here now, and the second one waits.
+        assert!(leak(&mut this, now) && this.service.asked == 2);
+        this.ready.clear();
+        assert!(this.timeout(now).is_some_and(|left| left <= Duration::from_micros(MAX_HOLD.total_micros())));
+        this.release(now + MAX_HOLD - smoltcp::time::Duration::from_micros(1), false);
+        assert_eq!(this.held.len(), 1);
+        this.release(now + MAX_HOLD, false);
+        assert_eq!(this.held.len(), 0, "nobody answers");
+        // Nobody is asked, as where there is no attendant.
+        this.service.seen = u64::MAX;
+        assert!(leak(&mut this, now), "that of before");
+        assert_eq!(this.held.len(), 0);
     }
 }

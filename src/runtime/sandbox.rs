@@ -5,6 +5,8 @@ use core::str::FromStr;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use caps::{CapSet, Capability, CapsHashSet};
@@ -23,6 +25,11 @@ use seccompiler::{
 
 /// The rights of Landlock that are asked for (Linux 6.10); a kernel with fewer has those that it knows.
 const LANDLOCK: ABI = ABI::V5;
+
+/// How often to look whether a thread that has ended is gone, which takes the kernel a moment longer than joining it, and how
+/// long to wait between two looks.
+const MAX_THREAD_LOOKS: u32 = 1000;
+const THREAD_LOOK: Duration = Duration::from_millis(1);
 
 /// System calls that a node makes whatever it is. Everything else is refused.
 const ALWAYS: &[libc::c_long] = &[
@@ -150,9 +157,14 @@ impl Sandbox {
             tracing::warn!("no privilege is dropped, as --sandbox off says");
             return Ok(());
         }
-        let threads =
-            fs::read_dir("/proc/self/task").context("cannot count the threads: is /proc mounted?")?;
-        let threads = threads.count();
+        let mut threads = count_threads()?;
+        for _ in 0..MAX_THREAD_LOOKS {
+            if threads == 1 {
+                break;
+            }
+            thread::sleep(THREAD_LOOK);
+            threads = count_threads()?;
+        }
         if threads != 1 {
             bail!("privileges belong to a thread, and there are {threads}");
         }
@@ -168,8 +180,12 @@ impl Sandbox {
                 );
             }
         }
-        let landlock = self.restrict_files().context("cannot restrict the file system")?;
-        let seccomp = self.restrict_calls().context("cannot restrict the system calls")?;
+        let landlock = self
+            .restrict_files()
+            .context("cannot restrict the file system; --sandbox off leaves that out")?;
+        let seccomp = self
+            .restrict_calls()
+            .context("cannot restrict the system calls; --sandbox off leaves that out")?;
         tracing::debug!(landlock, seccomp, "privileges are dropped");
         Ok(())
     }
@@ -238,6 +254,11 @@ impl Sandbox {
         };
         Ok(SeccompFilter::new(rules, refuse, SeccompAction::Allow, arch)?)
     }
+}
+
+fn count_threads() -> anyhow::Result<usize> {
+    let threads = fs::read_dir("/proc/self/task").context("cannot count the threads: is /proc mounted?")?;
+    Ok(threads.count())
 }
 
 /// Keeps what it takes to see whose sockets are whose, and nothing else. To be called before there are threads.
