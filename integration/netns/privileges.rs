@@ -142,11 +142,11 @@ fn a_host_goes_on_without_its_attendant() {
     let host = pid(&lab, "h1");
     let attendant = attendant(host);
     kill(Pid::from_raw(attendant.try_into().unwrap()), Signal::SIGKILL).unwrap();
-    let said = format!("the attendant of this host has ended (signal: 9 (SIGKILL))");
-    await_true("a line about it", || lab.run(&["logs", "h1"]).ok().contains(&said));
+    let said = "the attendant of this host has ended (signal: 9 (SIGKILL))";
+    await_true("a line about it", || lab.run(&["logs", "h1"]).ok().contains(said));
     let told = lab.run(&["logs", "h1"]).ok();
     assert!(
-        told.lines().any(|line| line.contains(&said) && line.contains(&format!("pid={attendant}"))),
+        told.lines().any(|line| line.contains(said) && line.contains(&format!("pid={attendant}"))),
         "{told}"
     );
     assert!(!Path::new(&format!("/proc/{attendant}")).exists(), "it is no zombie");

@@ -1,5 +1,5 @@
-//! That a sandbox holds. Privileges belong to a process, so each case is this program once more, with the name of the case as
-//! its argument; one that fails panics, and says why.
+//! That a sandbox holds. Privileges belong to a process, so each case is this program once more, with the name of the case
+//! as its argument; one that fails panics, and says why.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +18,8 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use pearp::runtime::{Sandbox, SandboxMode};
 
 /// A case, and the signal that ends it, if one does.
@@ -86,6 +88,9 @@ fn node(place: &Path) {
     refused(fs::remove_file(place.join("socket")));
     // Clients are served as before.
     let (mut served, _) = listener.accept().unwrap();
+    served.set_nonblocking(false).unwrap_err();
+    assert_eq!(fcntl(&served, FcntlArg::F_GETPIPE_SZ), Err(Errno::EPERM));
+    assert!(fcntl(&served, FcntlArg::F_GETFL).is_ok());
     served.write_all(b"hello").unwrap();
     drop(client);
 }
@@ -133,4 +138,6 @@ fn child(place: &Path) {
     own.kill().unwrap();
     own.wait().unwrap();
     refused(other.kill());
+    drop(other.stdin.take());
+    other.wait().unwrap();
 }

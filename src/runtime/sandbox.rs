@@ -45,7 +45,6 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_shutdown,
     libc::SYS_close,
-    libc::SYS_fcntl,
     libc::SYS_io_uring_enter,
     // To wait.
     libc::SYS_epoll_ctl,
@@ -109,6 +108,10 @@ const FILES_HERE: &[libc::c_long] = &[libc::SYS_open, libc::SYS_rename, libc::SY
 const FILES_HERE: &[libc::c_long] = &[libc::SYS_renameat];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const FILES_HERE: &[libc::c_long] = &[];
+
+/// What fcntl does for a node.
+const FCNTL: [libc::c_int; 5] =
+    [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
 
 /// Whether a node gives up what it does not need, and what happens when it wants it after all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +242,9 @@ impl Sandbox {
             let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, comparison, value)?;
             Ok::<_, seccompiler::BackendError>(vec![SeccompRule::new(vec![condition])?])
         };
+        // F_SETOWN would have the kernel send signals.
+        let flags = FCNTL.iter().map(|command| only(1, SeccompCmpOp::Eq, *command as u64));
+        rules.insert(libc::SYS_fcntl, flags.collect::<Result<Vec<_>, _>>()?.concat());
         // Nothing that is written becomes code.
         let no_code = SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64);
         rules.insert(libc::SYS_mmap, only(2, no_code.clone(), 0)?);
