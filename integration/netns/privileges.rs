@@ -196,7 +196,7 @@ fn launch(lab: &Lab, node: &str, pearp: &Path, files: [File; 2], log: File, argu
     let user = NOBODY.to_string();
     let [three, four] = files;
     let mut command = lab.command(node, "sh");
-    command.args(["-c", "exec \"$@\" 3<&0 4<&1 </dev/null >&2", "sh"]);
+    command.args(["-c", "exec \"$@\" 3<&0 4<&1 5>&2 </dev/null >&2", "sh"]);
     command.args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups"]);
     command.args(["--inh-caps=-all", "--bounding-set=-all"]).arg(pearp).args(arguments);
     command.stdin(Stdio::from(three)).stdout(Stdio::from(four)).stderr(Stdio::from(log));
@@ -268,6 +268,8 @@ fn a_host_with_open_devices_runs_as_any_user() {
         *word = descriptor.to_owned();
     }
     arguments.extend(["--socket".to_owned(), socket.clone()]);
+    // What root has opened for it is not only devices: standard error is its log.
+    arguments.extend(["--ready-fd".to_owned(), "5".to_owned()]);
     let flags = IFF_NO_PI | IFF_VNET_HDR;
     let devices =
         [open_device(&lab, "lan", "h1", IFF_TAP | flags), open_device(&lab, "h1", "pe0", IFF_TUN | flags)];
@@ -276,7 +278,7 @@ fn a_host_with_open_devices_runs_as_any_user() {
     let file = File::create(&log).unwrap();
     let host = Launched(launch(&lab, "h1", &pearp, devices, file, &arguments).spawn().unwrap());
     let told = || fs::read_to_string(&log).unwrap();
-    await_true("the host", || told().contains("host serves"));
+    await_true("the host", || told().contains("host serves") && told().contains("ready h1\n"));
     assert_eq!(run(&mut curl(&lab, "h1", &["http://203.0.113.80/"])).ok(), "page of inet\n");
     assert_bare(host.0.id());
     let attendant = attendant(host.0.id());

@@ -140,11 +140,11 @@ fn parse_leaks(text: &str) -> Result<LeakPolicy, String> {
 pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
     let fixed = args.address.map(|address| fixed_config(&args, address)).transpose()?;
     let clock = Clock::start();
+    let ready = args.serve.ready();
     // Before anything is open that is none of its business.
     let interface = args.tun.interface()?;
     let hook = args.hook.clone().map(|path| HookCommand { path, interface });
     let attendant = Attendant::start(hook.as_ref())?;
-    let ready = args.serve.ready();
     let lan = args.serve.open_lan(&args.lan, &clock)?;
     let tun = args.serve.open(&args.tun, Medium::Ip)?;
     let control = args.serve.bind()?;

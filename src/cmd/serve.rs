@@ -1,17 +1,17 @@
 //! What node processes have in common: options, links, readiness.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
-use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, Offloads, OpenError};
+use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, Offloads, OpenError, inherited};
 use crate::neighbor::Config;
 use crate::node::Counters;
 use crate::runtime::{Clock, ControlSocket, IoMode, Sandbox, SandboxMode, control_path};
@@ -61,15 +61,21 @@ impl ServeArgs {
         ControlSocket::bind(&self.socket.clone().unwrap_or_else(control_path))
     }
 
-    /// The descriptor of `--ready-fd`, in the hands of this process alone.
+    /// The descriptor of `--ready-fd`, in the hands of this process alone. To be called before another one could have its
+    /// number.
     pub(super) fn ready(&self) -> Option<Ready> {
         let fd = self.ready_fd?;
-        let file = fs::OpenOptions::new().write(true).open(Path::new("/proc/self/fd").join(fd.to_string()));
-        // There is another one for it now.
-        let _ = nix::unistd::close(fd);
-        file.inspect_err(|error| tracing::warn!(fd, %error, "cannot open the file descriptor of --ready-fd"))
-            .ok()
-            .map(|file| Ready { file, fd })
+        match inherited(fd) {
+            Ok(own) => {
+                // There is another one for it now.
+                let _ = nix::unistd::close(fd);
+                Some(Ready { file: own.into(), fd })
+            }
+            Err(error) => {
+                tracing::warn!(fd, %error, "cannot use the file descriptor of --ready-fd");
+                None
+            }
+        }
     }
 
     /// What a node needs when everything is open: its control socket, directories in which it writes files, a child.

@@ -75,7 +75,10 @@ pub(super) fn interface(device: &impl AsRawFd) -> io::Result<(String, c_int)> {
 }
 
 /// A descriptor for what `fd` was opened for when this process was started. `fd` itself is for no child of this process.
-pub(super) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
+///
+/// # Errors
+/// Where it is not open.
+pub fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
     }

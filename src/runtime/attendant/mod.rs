@@ -1,5 +1,5 @@
-//! A small child of a host, started before the host drops its privileges: it runs the lease hook and looks into /proc, and
-//! nothing else. Both takes as long as it takes, and no packet waits for it.
+//! A small child of a host, started before the host drops its privileges: it runs the lease hook and looks into /proc,
+//! and nothing else. Either takes as long as it takes, and the host goes on meanwhile.
 
 mod child;
 mod look;
