@@ -300,8 +300,9 @@ start_node() {
             fd=${fd##*/}
             ((fd <= 3 || fd == 8 || fd == 255)) || exec {fd}>&- # 255: where bash reads this script, closed on exec
         done
-        # None of these programs forks (setsid would, were this a group leader), so the recorded process id stays
-        # right. A shell without job control starts children in the background with SIGINT and SIGQUIT ignored.
+        # None of these programs forks into the background (setsid would, were this a group leader), so the recorded
+        # process id stays right. The attendant of a host closes the lock and the pipe. A shell without job control
+        # starts children in the background with SIGINT and SIGQUIT ignored.
         exec env --default-signal=INT,QUIT "PEARP_RUN=$run_dir" \
             setsid ip netns exec "${netns_of[$node]}" "$pearp" "${command[@]}"
     ) &

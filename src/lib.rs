@@ -18,7 +18,7 @@
 //! | [`node`] | host, swarm, edge router and DHCP server: engines composed, frame in → verdict and frames out |
 //! | [`sim`] | the same nodes on simulated segments and a virtual clock, deterministic by seed |
 //! | [`link`] | TAP and TUN with and without offloads, many frames per system call by io_uring; memory queues; captures |
-//! | [`runtime`] | the event loop, the clock, signals, the control socket |
+//! | [`runtime`] | the event loop, the clock, signals, the control socket, what a process may do |
 //! | [`cmd`] | the sub-commands of `pearp` |
 //!
 //! Everything above `link` is sans-IO: the time, the seed of random choices and all input are arguments.

@@ -28,6 +28,7 @@ mod load;
 mod offload;
 mod portless;
 mod ports;
+mod privileges;
 mod restart;
 mod scale;
 mod soak;

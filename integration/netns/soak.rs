@@ -62,7 +62,7 @@ impl Gap {
 
 /// Resident memory of the processes, in KiB.
 fn memory(lab: &Lab) -> Vec<(&'static str, u64)> {
-    let of = |node: &'static str| (node, lab.memory_kib(node, "VmRSS:"));
+    let of = |node: &'static str| (node, lab.memory_kib(node, "VmRSS"));
     ["router"].into_iter().chain(HOSTS).map(of).collect()
 }
 

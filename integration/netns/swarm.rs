@@ -144,7 +144,7 @@ fn is_reached(lab: &Lab, hosts: &[Host]) {
     }
     lab.assert_balanced("swarm");
     // The largest resident set so far.
-    let peak = lab.memory_kib("swarm", "VmHWM:");
+    let peak = lab.memory_kib("swarm", "VmHWM");
     eprintln!("{} hosts: {peak} KiB", hosts.len());
     assert!(peak < MEMORY_KIB, "{peak} KiB");
 }

@@ -183,10 +183,8 @@ impl Lab {
     /// A line of `/proc/PID/status` of a node's process, in KiB.
     #[track_caller]
     pub(crate) fn memory_kib(&self, node: &str, line: &str) -> u64 {
-        let path = format!("/proc/{}/status", self.pid(node).expect("it runs"));
-        let status = fs::read_to_string(path).expect("it runs");
-        let line = status.lines().find(|found| found.starts_with(line)).expect("a process has memory");
-        line.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect("a count")
+        let pid = self.pid(node).expect("it runs").unsigned_abs();
+        process_status(pid, line)[0].parse().expect("a count")
     }
 
     /// What the lab runs as a node, to be run again by a test itself.
@@ -279,13 +277,27 @@ pub(crate) fn tool(program: &str) -> Command {
 
 fn environment(command: &mut Command) -> &mut Command {
     let machine = machine();
-    command.env("PATH", &machine.path).env("PEARP", &machine.pearp).env_remove("PEARP_RUN").env("LC_ALL", "C")
+    command
+        .env("PATH", &machine.path)
+        .env("PEARP", &machine.pearp)
+        .env_remove("PEARP_RUN")
+        .env("LC_ALL", "C");
+    // A node that wants what it has given up does not get away with an error.
+    command.env("PEARP_SANDBOX", "kill")
 }
 
 /// A name that no other lab has.
 pub(crate) fn unique_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(1);
     format!("t-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What `/proc/PID/status` has of a process in a line.
+#[track_caller]
+pub(crate) fn process_status(pid: u32, line: &str) -> Vec<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let words = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+    words.expect("it has such a line").split_whitespace().map(str::to_owned).collect()
 }
 
 /// `[[lo, hi], …]` of JSON.

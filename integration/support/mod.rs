@@ -10,4 +10,5 @@ pub(crate) mod process;
 pub(crate) mod requirements;
 pub(crate) mod sandbox;
 pub(crate) mod ssh;
+pub(crate) mod tap;
 pub(crate) mod wait;

@@ -13,7 +13,7 @@ use super::arp::table;
 use super::leases;
 use super::leasing::LeaseStore;
 use super::router::parse_address;
-use super::serve::{ServeArgs, counters, link, parse_hardware, tell_ready};
+use super::serve::{ServeArgs, counters, link, parse_hardware};
 use crate::dhcp::ServerLink;
 use crate::link::{DeviceName, Offloads};
 use crate::node::{Dhcpd, DhcpdConfig, Host, Lessor, Node};
@@ -37,7 +37,7 @@ it when it says that a port has no owner. There should be no other DHCP server o
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DhcpdArgs {
-    /// The TAP on the LAN, as [NETNS:]TAP
+    /// The TAP on the LAN, as [NETNS:]TAP, or fd:N for one that is open as descriptor N
     #[arg(long, value_name = "DEVICE")]
     lan: DeviceName,
     /// Link-layer address of the server on the LAN
@@ -68,6 +68,7 @@ pub(super) fn run(args: DhcpdArgs) -> anyhow::Result<()> {
         bail!("gateway {gateway} is not another node of {}", address.network());
     }
     let clock = Clock::start();
+    let ready = args.serve.ready();
     let link = ServerLink { link: 0, address, router: args.gateway };
     let (store, server) = LeaseStore::open(&args.dhcp, &args.lease_file, vec![link], &clock)?;
     let lan = args.serve.open_lan(&args.lan, &clock)?;
@@ -82,11 +83,13 @@ pub(super) fn run(args: DhcpdArgs) -> anyhow::Result<()> {
     };
     let (pools, leases) = (server.config().pools.len(), server.leases().count());
     let dhcpd = Dhcpd::new(config, server, clock.now());
+    let sandbox = args.serve.sandbox(&control, vec![store.directory()], None)?;
     let service = DhcpdService { dhcpd, store, offloads: lan.offloads() };
     let event_loop = EventLoop::new(service, vec![lan], control, clock, args.serve.io)?;
+    sandbox.enter()?;
     tracing::info!(address = %address.address(), pools, leases, "dhcpd serves");
-    if let Some(fd) = args.serve.ready_fd {
-        tell_ready(fd, "dhcpd");
+    if let Some(ready) = ready {
+        ready.tell("dhcpd");
     }
     event_loop.run()?;
     tracing::info!("dhcpd ended");

@@ -21,7 +21,7 @@ use crate::node::{
     SetConfig,
 };
 use crate::ports::{PortSet, Portless, Psid};
-use crate::runtime::{Clock, EventLoop, LeaseFile, PortWatch, random_seed};
+use crate::runtime::{Attendant, Clock, EventLoop, HookCommand, LeaseFile, random_seed};
 use crate::wire::Medium;
 use doctor::Doctor;
 use hook::Hook;
@@ -47,10 +47,10 @@ pub(super) struct HostArgs {
     /// Name in logs and lists
     #[arg(long, default_value = "host")]
     name: String,
-    /// The TAP on the LAN, as [NETNS:]TAP
+    /// The TAP on the LAN, as [NETNS:]TAP, or fd:N for one that is open as descriptor N
     #[arg(long, value_name = "DEVICE")]
     lan: DeviceName,
-    /// The TUN to the programs, as [NETNS:]TUN
+    /// The TUN to the programs, as [NETNS:]TUN or fd:N
     #[arg(long, value_name = "DEVICE", default_value = "pe0")]
     tun: DeviceName,
     /// Link-layer address on the LAN
@@ -144,6 +144,11 @@ fn parse_leaks(text: &str) -> Result<LeakPolicy, String> {
 pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
     let fixed = args.address.map(|address| fixed_config(&args, address)).transpose()?;
     let clock = Clock::start();
+    let ready = args.serve.ready();
+    // Before anything is open that is none of its business.
+    let interface = args.tun.interface()?;
+    let hook = args.hook.clone().map(|path| HookCommand { path, interface });
+    let attendant = Attendant::start(hook.as_ref())?;
     let lan = args.serve.open_lan(&args.lan, &clock)?;
     let tun = args.serve.open(&args.tun, Medium::Ip)?;
     let control = args.serve.bind()?;
@@ -155,21 +160,25 @@ pub(super) fn run(args: HostArgs) -> anyhow::Result<()> {
             (Station::Leased(Box::new(leased)), lease_file)
         }
     };
+    let files = lease_file.iter().map(LeaseFile::directory).collect();
+    let sandbox = args.serve.sandbox(&control, files, Some(attendant.pid()))?;
     let service = HostService {
         station,
         name: args.name,
         link_address: shown(args.mac),
-        hook: args.hook.map(|hook| Hook::new(hook, args.tun.name)),
+        hook: hook.map(|_| Hook::default()),
         offloads,
         lease_file,
         releases: args.release,
-        ready_fd: args.serve.ready_fd,
+        ready,
         told: BTreeSet::new(),
         served: BTreeSet::new(),
         doctor: Doctor::default(),
-        watch: args.dhcp.then(PortWatch::start).transpose()?,
+        attendant,
+        looking: false,
     };
     let event_loop = EventLoop::new(service, vec![lan, tun], control, clock, args.serve.io)?;
+    sandbox.enter()?;
     event_loop.run()
 }
 

@@ -35,6 +35,11 @@ impl LeaseStore {
         Ok((Self { journal, path }, Server::new(config, stored, clock.now())))
     }
 
+    /// Where the lease file is written anew.
+    pub(super) fn directory(&self) -> PathBuf {
+        self.journal.directory()
+    }
+
     /// Stores what the node wants stored, and tells it.
     pub(super) fn commit(&mut self, node: &mut impl Lessor, now: Instant) {
         let commits = node.take_commits();

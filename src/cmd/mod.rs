@@ -1,6 +1,7 @@
 //! The sub-commands, one file each.
 
 mod arp;
+mod attendant;
 mod client;
 mod dhcpd;
 mod host;
@@ -23,6 +24,8 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing::Level;
+
+use crate::runtime::ATTENDANT_COMMAND;
 
 const ABOUT: &str = "Port Enhanced ARP: many hosts share one IPv4 address, each with its own ports.";
 
@@ -67,6 +70,9 @@ enum Command {
     Psid(psid::PsidArgs),
     /// Run a network of hosts and a router in memory, on a virtual clock
     Sim(sim::SimArgs),
+    /// Do for a host what takes privileges: run its lease hook, look into /proc
+    #[command(name = ATTENDANT_COMMAND, hide = true)]
+    Attendant(attendant::AttendantArgs),
 }
 
 /// How a command finds its node.
@@ -94,6 +100,7 @@ pub fn run() -> ExitCode {
         Command::Nc(args) => nc::run(&args),
         Command::Psid(args) => psid::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Attendant(args) => attendant::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

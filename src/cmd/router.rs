@@ -13,7 +13,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 use super::arp::table;
 use super::leases;
 use super::leasing::LeaseStore;
-use super::serve::{ServeArgs, counters, link, parse_hardware, tell_ready};
+use super::serve::{ServeArgs, counters, link, parse_hardware};
 use crate::dhcp::{Lease, Server, ServerLink};
 use crate::link::{DeviceName, Link, Offloads};
 use crate::node::{EchoAnswer, Host, Lessor, Node, Role, Route, Router, RouterConfig, RouterLink};
@@ -26,7 +26,8 @@ const EXAMPLES: &str = "Example, in a namespace of its own, with TAPs that are p
                --outside lab-wan:router,address=203.0.113.1/24,mac=02:00:00:00:01:01 \\
                --shared 198.51.100.2=0,4
 
-LINK is [NETNS:]TAP,address=ADDRESS/LENGTH,mac=MAC. SIGTERM or Ctrl-C ends the router.";
+LINK is DEVICE,address=ADDRESS/LENGTH,mac=MAC. DEVICE is [NETNS:]TAP, or fd:N where whoever starts the router has opened
+the TAP as descriptor N: then it needs no privilege, and runs as any user. SIGTERM or Ctrl-C ends the router.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -130,6 +131,7 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         .collect();
     check(&args, &links)?;
     let clock = Clock::start();
+    let ready = args.serve.ready();
     let (store, server) = open_leases(&args, &clock)?.unzip();
     let mut shared = args.shared.clone();
     shared.extend(server.iter().flat_map(|server| server.config().shared()));
@@ -174,11 +176,14 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
         router.serve_dhcp(server, clock.now());
     }
     let offloads = devices.iter().map(|device| device.offloads()).collect();
+    let files = store.iter().map(LeaseStore::directory).collect();
+    let sandbox = args.serve.sandbox(&control, files, None)?;
     let service = RouterService { router, store, offloads };
     let event_loop = EventLoop::new(service, devices, control, clock, args.serve.io)?;
+    sandbox.enter()?;
     tracing::info!(shared, links = links.len(), "router serves");
-    if let Some(fd) = args.serve.ready_fd {
-        tell_ready(fd, "router");
+    if let Some(ready) = ready {
+        ready.tell("router");
     }
     event_loop.run()?;
     tracing::info!("router ended");
@@ -193,6 +198,11 @@ fn check(args: &RouterArgs, links: &[(Role, &LinkArg)]) -> anyhow::Result<()> {
         }
         if links.iter().any(|(_, link)| link.address.address() == *address) {
             bail!("shared address {address} is the router's own: share another one");
+        }
+    }
+    for (at, (_, link)) in links.iter().enumerate() {
+        if links[..at].iter().any(|(_, other)| other.device == link.device) {
+            bail!("device {} is given twice: each link has its own", link.device);
         }
     }
     for route in &args.route {

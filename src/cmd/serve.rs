@@ -1,20 +1,24 @@
 //! What node processes have in common: options, links, readiness.
 
-use std::fs::{self, File};
+use std::env;
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
-use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, Offloads, OpenError};
+use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, Offloads, OpenError, inherited};
 use crate::neighbor::Config;
 use crate::node::Counters;
-use crate::runtime::{Clock, ControlSocket, IoMode, control_path};
+use crate::runtime::{Clock, ControlSocket, IoMode, Sandbox, SandboxMode, control_path};
 use crate::wire::{Medium, is_station, pe_arp};
+
+/// The default of `--sandbox`.
+const SANDBOX_VARIABLE: &str = "PEARP_SANDBOX";
 
 /// Options of every node process.
 #[derive(Debug, Args)]
@@ -24,7 +28,7 @@ pub(super) struct ServeArgs {
     socket: Option<PathBuf>,
     /// Write `ready NAME` to this file descriptor when the node serves
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(RawFd).range(3..))]
-    pub(super) ready_fd: Option<RawFd>,
+    ready_fd: Option<RawFd>,
     /// Record every frame of the LAN in this pcap file
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
@@ -39,6 +43,10 @@ pub(super) struct ServeArgs {
     /// `single`, one in each system call
     #[arg(long, value_name = "auto|single", default_value = "auto", hide = true)]
     pub(super) io: IoMode,
+    /// What the node may do when everything is open: `on`, no more than it needs; `kill`, the same, and it is killed where it
+    /// wants more; `off`, for debuggers, whatever it could before [default: $PEARP_SANDBOX, or on]
+    #[arg(long, value_name = "on|kill|off")]
+    sandbox: Option<SandboxMode>,
     /// ar$pro of PE-ARP messages
     #[arg(long, value_name = "NUMBER", default_value = "0x88B5", value_parser = parse_pro, hide = true)]
     pub(super) pro: u16,
@@ -51,6 +59,40 @@ impl ServeArgs {
 
     pub(super) fn bind(&self) -> anyhow::Result<ControlSocket> {
         ControlSocket::bind(&self.socket.clone().unwrap_or_else(control_path))
+    }
+
+    /// The descriptor of `--ready-fd`, in the hands of this process alone. To be called before another one could have its
+    /// number.
+    pub(super) fn ready(&self) -> Option<Ready> {
+        let fd = self.ready_fd?;
+        match inherited(fd) {
+            Ok(own) => {
+                // There is another one for it now.
+                let _ = nix::unistd::close(fd);
+                Some(Ready { file: own.into(), fd })
+            }
+            Err(error) => {
+                tracing::warn!(fd, %error, "cannot use the file descriptor of --ready-fd");
+                None
+            }
+        }
+    }
+
+    /// What a node needs when everything is open: its control socket, directories in which it writes files, a child.
+    pub(super) fn sandbox(
+        &self,
+        control: &ControlSocket,
+        files: Vec<PathBuf>,
+        child: Option<u32>,
+    ) -> anyhow::Result<Sandbox> {
+        let mode = match (self.sandbox, env::var(SANDBOX_VARIABLE)) {
+            (Some(mode), _) => mode,
+            (None, Ok(text)) => {
+                text.parse().map_err(|error: String| anyhow!("${SANDBOX_VARIABLE}: {error}"))?
+            }
+            (None, Err(_)) => SandboxMode::On,
+        };
+        Ok(Sandbox { mode, control: control.directory(), files, child })
     }
 
     /// Opens a device.
@@ -89,16 +131,22 @@ pub(super) fn parse_hardware(text: &str) -> Result<EthernetAddress, String> {
     Ok(address)
 }
 
-/// Tells whoever started the node that it serves.
-pub(super) fn tell_ready(fd: RawFd, name: &str) {
-    let told = fs::OpenOptions::new().write(true).open(Path::new("/proc/self/fd").join(fd.to_string()));
-    // In one write: other nodes may tell the same pipe at this moment.
-    let line = format!("ready {name}\n");
-    if let Err(error) = told.and_then(|mut file| file.write_all(line.as_bytes())) {
-        tracing::warn!(fd, %error, "cannot write to the file descriptor of --ready-fd");
+/// What whoever started the node waits for.
+#[derive(Debug)]
+pub(super) struct Ready {
+    file: File,
+    fd: RawFd,
+}
+
+impl Ready {
+    /// Tells that the node serves, once.
+    pub(super) fn tell(mut self, name: &str) {
+        // In one write: other nodes may tell the same pipe at this moment.
+        if let Err(error) = self.file.write_all(format!("ready {name}\n").as_bytes()) {
+            tracing::warn!(fd = self.fd, %error, "cannot write to the file descriptor of --ready-fd");
+        }
+        // Whoever waits sees the end of it.
     }
-    // Whoever waits sees the end of it.
-    let _ = nix::unistd::close(fd);
 }
 
 /// `counters` and `drops` of a status.

@@ -11,7 +11,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 use super::arp::table;
 use super::host::{phase_name, range_pairs};
 use super::router::parse_address;
-use super::serve::{ServeArgs, counters, parse_hardware, shown, tell_ready};
+use super::serve::{Ready, ServeArgs, counters, parse_hardware, shown};
 use crate::link::{DeviceName, Offloads};
 use crate::neighbor::ClaimPhase;
 use crate::node::{Host, Node, Swarm, SwarmConfig, SwarmHost};
@@ -36,7 +36,7 @@ pub(super) struct SwarmArgs {
     /// How many hosts, 1 to 16384
     #[arg(long, value_name = "N")]
     hosts: usize,
-    /// The TAP of all of them on the LAN, as [NETNS:]TAP
+    /// The TAP of all of them on the LAN, as [NETNS:]TAP, or fd:N for an open one
     #[arg(long, value_name = "DEVICE")]
     lan: DeviceName,
     /// Link-layer address of the first host; the others have those that follow
@@ -77,6 +77,7 @@ pub(super) fn run(args: SwarmArgs) -> anyhow::Result<()> {
         }
     }
     let clock = Clock::start();
+    let ready = args.serve.ready();
     let lan = args.serve.open_lan(&args.lan, &clock)?;
     let control = args.serve.bind()?;
     let config = SwarmConfig {
@@ -93,16 +94,18 @@ pub(super) fn run(args: SwarmArgs) -> anyhow::Result<()> {
     };
     let offloads = lan.offloads();
     let swarm = Swarm::new(config, clock.now())?;
-    let service =
-        SwarmService { swarm, name: args.name, offloads, ready_fd: args.serve.ready_fd, served_at: None };
-    EventLoop::new(service, vec![lan], control, clock, args.serve.io)?.run()
+    let sandbox = args.serve.sandbox(&control, Vec::new(), None)?;
+    let service = SwarmService { swarm, name: args.name, offloads, ready, served_at: None };
+    let event_loop = EventLoop::new(service, vec![lan], control, clock, args.serve.io)?;
+    sandbox.enter()?;
+    event_loop.run()
 }
 
 struct SwarmService {
     swarm: Swarm,
     name: String,
     offloads: Offloads,
-    ready_fd: Option<i32>,
+    ready: Option<Ready>,
     /// When every host had its set, from the start of the process.
     served_at: Option<Instant>,
 }
@@ -163,8 +166,8 @@ impl Service for SwarmService {
             self.served_at = Some(now);
             let (hosts, millis) = (self.swarm.hosts().len(), now.total_millis());
             tracing::info!(name = %self.name, hosts, millis, "swarm serves");
-            if let Some(fd) = self.ready_fd.take() {
-                tell_ready(fd, &self.name);
+            if let Some(ready) = self.ready.take() {
+                ready.tell(&self.name);
             }
         }
         Ok(())

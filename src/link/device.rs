@@ -20,7 +20,7 @@ use smoltcp::time::Instant;
 use tun_tap::{Iface, Mode};
 
 use super::framing::Framing;
-use super::{Link, OffloadMode, Offloads, RingPort, ioctl};
+use super::{Link, OffloadMode, Offloads, RingPort, inherited, ioctl};
 use crate::wire::{Frame, Medium, VIRTIO_NET_HEADER};
 
 /// The driver.
@@ -32,24 +32,33 @@ const NETNS_DIR: &str = "/run/netns";
 /// The longest interface name that Linux takes, in bytes.
 const MAX_NAME: usize = 15;
 
+/// The lowest descriptor that a device may have: those below are standard input, output and error.
+const FIRST_INHERITED: RawFd = 3;
+
 /// How long to wait for a carrier, and between two looks. The kernel may take a second over it.
 const MAX_RUNNING_LOOKS: u32 = 2000;
 const RUNNING_LOOK: Duration = Duration::from_millis(1);
 
-/// A device as `[NETNS:]NAME`.
+/// A device as `[NETNS:]NAME`, or as `fd:N`: a descriptor that is attached to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceName {
-    /// The namespace, as `ip netns` names it; `None` for the own one.
-    pub netns: Option<String>,
-    /// The interface.
-    pub name: String,
+pub enum DeviceName {
+    /// By its name.
+    Interface {
+        /// The namespace, as `ip netns` names it; `None` for the own one.
+        netns: Option<String>,
+        /// The interface.
+        name: String,
+    },
+    /// Whoever started this process has opened it.
+    Inherited(RawFd),
 }
 
 impl fmt::Display for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.netns {
-            Some(netns) => write!(f, "{netns}:{}", self.name),
-            None => f.write_str(&self.name),
+        match self {
+            Self::Interface { netns: Some(netns), name } => write!(f, "{netns}:{name}"),
+            Self::Interface { netns: None, name } => f.write_str(name),
+            Self::Inherited(fd) => write!(f, "fd:{fd}"),
         }
     }
 }
@@ -58,6 +67,12 @@ impl FromStr for DeviceName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(number) = text.strip_prefix("fd:") {
+            let fd = number.parse().ok().filter(|fd| *fd >= FIRST_INHERITED);
+            return fd.map(Self::Inherited).ok_or_else(|| {
+                format!("`{text}` is not a descriptor: write fd:N, N from {FIRST_INHERITED} up")
+            });
+        }
         let (netns, name) = match text.split_once(':') {
             Some((netns, name)) => (Some(netns), name),
             None => (None, text),
@@ -65,10 +80,23 @@ impl FromStr for DeviceName {
         let plain = |part: &str| !part.is_empty() && !part.contains(['/', ':', ' ']);
         if !plain(name) || name.len() > MAX_NAME || netns.is_some_and(|netns| !plain(netns)) {
             return Err(format!(
-                "`{text}` is not a device: write NAME or NETNS:NAME, NAME of at most {MAX_NAME} bytes"
+                "`{text}` is not a device: write NAME, NETNS:NAME or fd:N, NAME of at most {MAX_NAME} bytes"
             ));
         }
-        Ok(Self { netns: netns.map(str::to_owned), name: name.to_owned() })
+        Ok(Self::Interface { netns: netns.map(str::to_owned), name: name.to_owned() })
+    }
+}
+
+impl DeviceName {
+    /// The name of the interface, without that of its namespace.
+    ///
+    /// # Errors
+    /// Where a descriptor is not attached to one.
+    pub fn interface(&self) -> Result<String, OpenError> {
+        match self {
+            Self::Interface { name, .. } => Ok(name.clone()),
+            Self::Inherited(fd) => inherited::interface(*fd),
+        }
     }
 }
 
@@ -84,10 +112,12 @@ pub enum OpenError {
         error: io::Error,
     },
     /// No such interface.
-    #[error("no device `{device}`: create it with `ip{} tuntap add {} mode {mode}`", in_netns(.device), .device.name)]
+    #[error("no device `{device}`: create it with `ip{} tuntap add {name} mode {mode}`", in_netns(.device))]
     Missing {
         /// Which.
         device: DeviceName,
+        /// Its interface.
+        name: String,
         /// `tap` or `tun`.
         mode: &'static str,
     },
@@ -108,6 +138,24 @@ pub enum OpenError {
         /// `tap` or `tun`.
         mode: &'static str,
     },
+    /// Nothing was inherited under this number.
+    #[error("descriptor {0} is not open: whoever starts this process must leave it open for it")]
+    NotOpen(RawFd),
+    /// It is something else, or a TUN/TAP that is no device yet.
+    #[error(
+        "descriptor {0} is not attached to a TUN or TAP: open /dev/net/tun and attach it (TUNSETIFF) before"
+    )]
+    NotAttached(RawFd),
+    /// It cannot be used as it was attached.
+    #[error("descriptor {fd} (`{interface}`) {problem}")]
+    Attached {
+        /// Which.
+        fd: RawFd,
+        /// What it is attached to.
+        interface: String,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// Anything else.
     #[error("cannot open `{device}`: {error}")]
     Other {
@@ -119,7 +167,10 @@ pub enum OpenError {
 }
 
 fn in_netns(device: &DeviceName) -> String {
-    device.netns.as_ref().map_or_else(String::new, |netns| format!(" -n {netns}"))
+    match device {
+        DeviceName::Interface { netns: Some(netns), .. } => format!(" -n {netns}"),
+        _ => String::new(),
+    }
 }
 
 // TUN_F_* of linux/if_tun.h: what the reader of a device takes.
@@ -153,47 +204,60 @@ pub struct Device {
 
 /// How frames look to the driver.
 #[derive(Debug)]
-enum DeviceFile {
+pub(super) enum DeviceFile {
     /// As they are.
     Plain(Iface),
+    /// As they are, by a descriptor that was inherited.
+    PlainInherited(File),
     /// Behind a virtio-net header.
     VirtioNet(File),
 }
 
 impl Device {
-    /// Attaches to an existing device, so that it and its addresses outlive the process.
+    /// Attaches to an existing device, so that it and its addresses outlive the process; or takes over a descriptor that is
+    /// attached.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(device: &DeviceName, medium: Medium, mode: OffloadMode) -> Result<Self, OpenError> {
-        match &device.netns {
-            None => Self::open_here(device, medium, mode),
+        match device {
+            DeviceName::Interface { netns: None, name } => Self::open_here(device, name, medium, mode),
             // The namespace belongs to the thread, and the descriptor stays valid after its end.
-            Some(netns) => thread::scope(|scope| {
+            DeviceName::Interface { netns: Some(netns), name } => thread::scope(|scope| {
                 let opened = scope.spawn(|| {
                     enter(netns).map_err(|error| OpenError::Netns { netns: netns.clone(), error })?;
-                    Self::open_here(device, medium, mode)
+                    Self::open_here(device, name, medium, mode)
                 });
                 opened.join().unwrap_or_else(|_| {
                     let error = io::Error::other("the opening thread failed");
                     Err(OpenError::Other { device: device.clone(), error })
                 })
             }),
+            DeviceName::Inherited(fd) => {
+                let (interface, file, offloads) = inherited::open(*fd, medium, mode)?;
+                if medium == Medium::Ethernet {
+                    // Where the interface is in another namespace, this cannot be seen.
+                    await_running(&interface);
+                }
+                Ok(Self { file, medium, offloads })
+            }
         }
     }
 
-    fn open_here(device: &DeviceName, medium: Medium, mode: OffloadMode) -> Result<Self, OpenError> {
-        let kind = match medium {
-            Medium::Ethernet => "tap",
-            Medium::Ip => "tun",
-        };
+    fn open_here(
+        device: &DeviceName,
+        name: &str,
+        medium: Medium,
+        mode: OffloadMode,
+    ) -> Result<Self, OpenError> {
+        let kind = kind(medium);
         // Opening a name that does not exist would make a device that nothing is connected to.
-        if if_nametoindex(device.name.as_str()).is_err() {
-            return Err(OpenError::Missing { device: device.clone(), mode: kind });
+        if if_nametoindex(name).is_err() {
+            return Err(OpenError::Missing { device: device.clone(), name: name.to_owned(), mode: kind });
         }
         let opened = match mode {
-            OffloadMode::On => open_with_offloads(&device.name, medium),
-            OffloadMode::Off => open_plain(&device.name, medium),
+            OffloadMode::On => open_with_offloads(name, medium),
+            OffloadMode::Off => open_plain(name, medium),
         };
         let (file, offloads) = opened.map_err(|error: io::Error| match error.raw_os_error() {
             Some(libc_enoent) if libc_enoent == nix::errno::Errno::ENOENT as i32 => OpenError::NoDriver,
@@ -205,9 +269,17 @@ impl Device {
             _ => OpenError::Other { device: device.clone(), error },
         })?;
         if medium == Medium::Ethernet {
-            await_running(&device.name);
+            await_running(name);
         }
         Ok(Self { file, medium, offloads })
+    }
+}
+
+/// As `ip tuntap` calls it.
+pub(super) fn kind(medium: Medium) -> &'static str {
+    match medium {
+        Medium::Ethernet => "tap",
+        Medium::Ip => "tun",
     }
 }
 
@@ -230,16 +302,23 @@ fn open_with_offloads(name: &str, medium: Medium) -> io::Result<(DeviceFile, Off
         Medium::Ip => IFF_TUN,
     };
     ioctl::attach(&file, name, kind | IFF_NO_PI | IFF_VNET_HDR)?;
-    // The device remembers these as well.
-    ioctl::set_header(&file, VIRTIO_NET_HEADER)?;
-    for (flags, offloads) in STEPS {
-        match ioctl::set_offload(&file, flags) {
-            Ok(()) => return Ok((DeviceFile::VirtioNet(file), offloads)),
-            Err(error) => tracing::debug!(name, flags, %error, "the kernel has fewer offloads"),
+    let offloads = set_offloads(&file, OffloadMode::On)?;
+    Ok((DeviceFile::VirtioNet(file), offloads))
+}
+
+/// Agrees with the driver on headers, and on the best offloads that it has; or on none.
+pub(super) fn set_offloads(file: &File, mode: OffloadMode) -> io::Result<Offloads> {
+    // The device remembers these from an earlier process.
+    ioctl::set_header(file, VIRTIO_NET_HEADER)?;
+    let steps = if mode == OffloadMode::On { &STEPS[..] } else { &[] };
+    for (flags, offloads) in steps {
+        match ioctl::set_offload(file, *flags) {
+            Ok(()) => return Ok(*offloads),
+            Err(error) => tracing::debug!(flags, %error, "the kernel has fewer offloads"),
         }
     }
-    ioctl::set_offload(&file, 0)?;
-    Ok((DeviceFile::VirtioNet(file), Offloads::default()))
+    ioctl::set_offload(file, 0)?;
+    Ok(Offloads::default())
 }
 
 /// Waits until the kernel has told the bridge that the device has a carrier now, a moment after it was attached.
@@ -284,7 +363,7 @@ impl Link for Device {
         let space = self.framing().space(frame);
         let len = match &mut self.file {
             DeviceFile::Plain(iface) => iface.recv(space)?,
-            DeviceFile::VirtioNet(file) => file.read(space)?,
+            DeviceFile::PlainInherited(file) | DeviceFile::VirtioNet(file) => file.read(space)?,
         };
         self.framing().received(frame, len);
         Ok(())
@@ -293,6 +372,10 @@ impl Link for Device {
     fn send(&mut self, frame: &Frame, _now: Instant) -> io::Result<()> {
         match &self.file {
             DeviceFile::Plain(iface) => iface.send(frame.bytes()).map(drop),
+            DeviceFile::PlainInherited(file) => {
+                let mut file: &File = file;
+                file.write(frame.bytes()).map(drop)
+            }
             DeviceFile::VirtioNet(file) => {
                 let header = frame.offload.emit(self.medium);
                 let mut file: &File = file;
@@ -304,7 +387,7 @@ impl Link for Device {
     fn fd(&self) -> Option<RawFd> {
         Some(match &self.file {
             DeviceFile::Plain(iface) => iface.as_raw_fd(),
-            DeviceFile::VirtioNet(file) => file.as_raw_fd(),
+            DeviceFile::PlainInherited(file) | DeviceFile::VirtioNet(file) => file.as_raw_fd(),
         })
     }
 
@@ -320,10 +403,16 @@ mod tests {
     #[test]
     fn names() {
         let device: DeviceName = "lab-lan:h1".parse().unwrap();
-        assert_eq!((device.netns.as_deref(), device.name.as_str()), (Some("lab-lan"), "h1"));
-        assert_eq!(device.to_string(), "lab-lan:h1");
-        assert_eq!("pe0".parse::<DeviceName>().unwrap().netns, None);
-        for bad in ["", ":", "a:", ":b", "a:b:c", "../x:y", "0123456789abcdef", "a b"] {
+        let of_lab = DeviceName::Interface { netns: Some("lab-lan".to_owned()), name: "h1".to_owned() };
+        assert_eq!((&device, device.to_string()), (&of_lab, "lab-lan:h1".to_owned()));
+        assert_eq!(device.interface().unwrap(), "h1");
+        let here = DeviceName::Interface { netns: None, name: "pe0".to_owned() };
+        assert_eq!("pe0".parse(), Ok(here));
+        let inherited: DeviceName = "fd:3".parse().unwrap();
+        assert_eq!((&inherited, inherited.to_string()), (&DeviceName::Inherited(3), "fd:3".to_owned()));
+        for bad in
+            ["", ":", "a:", ":b", "a:b:c", "../x:y", "0123456789abcdef", "a b", "fd:2", "fd:-1", "fd:x"]
+        {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad}");
         }
     }

@@ -4,6 +4,7 @@
 mod capture;
 mod device;
 mod framing;
+mod inherited;
 mod ioctl;
 mod memory;
 mod offloads;
@@ -11,6 +12,7 @@ mod ring;
 
 pub use capture::Capture;
 pub use device::{Device, DeviceName, OpenError};
+pub use ioctl::inherited;
 pub use memory::MemoryLink;
 pub use offloads::{OffloadMode, Offloads};
 pub use ring::{Job, Ring, RingPort};

@@ -73,6 +73,11 @@ impl LeaseFile {
         Ok(Self { path, client, epoch })
     }
 
+    /// Where it is written anew.
+    pub fn directory(&self) -> PathBuf {
+        directory(&self.path).to_owned()
+    }
+
     /// What the host had before, by IAID. A file that cannot be understood is no reason not to start: the server knows.
     pub fn load(&self) -> Vec<(u32, ClientLease)> {
         let shown = self.path.display();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,11 @@ use serde::{Deserialize, Serialize};
 use smoltcp::time::Instant;
 
 use super::event_loop::Service;
+use super::journal::directory;
 use crate::node::{StreamId, StreamState};
 
+/// Whoever starts a node may ask it, and root.
+const SOCKET_MODE: u32 = 0o600;
 /// The longest request, in bytes.
 const MAX_REQUEST: usize = 4096;
 /// Bytes moved per step between a stream and its connection.
@@ -78,7 +81,11 @@ impl ControlSocket {
     /// Where another node listens there, or the file cannot be made.
     pub fn bind(path: &Path) -> anyhow::Result<Self> {
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)
+            // Everybody may see which nodes there are, and hear from a command why it may not ask one.
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(directory)
                 .with_context(|| format!("cannot make the directory {}", directory.display()))?;
         }
         match StdStream::connect(path) {
@@ -91,13 +98,29 @@ impl ControlSocket {
                 .with_context(|| format!("cannot remove the stale socket {}", path.display()))?,
             Err(_) => {}
         }
-        // No moment at which others could connect.
-        let before = umask(Mode::from_bits_truncate(0o177));
+        // The file has this mode from the first: no moment at which others could connect.
+        let before = umask(Mode::from_bits_truncate(!SOCKET_MODE & 0o777));
         let listener = UnixListener::bind(path);
         umask(before);
         let listener = listener.with_context(|| format!("cannot listen on {}", path.display()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path: path.to_owned() })
+        let this = Self { listener, path: path.to_owned() };
+        // A directory with a default ACL does not care about the umask.
+        let mode = fs::symlink_metadata(path)?.permissions().mode() & 0o777;
+        if mode != SOCKET_MODE {
+            bail!(
+                "{} came into being with mode {mode:o} and not {SOCKET_MODE:o}: give --socket a path in a directory without a \
+                 default ACL",
+                path.display()
+            );
+        }
+        Ok(this)
+    }
+}
+
+impl ControlSocket {
+    /// The directory that it is in.
+    pub fn directory(&self) -> PathBuf {
+        directory(&self.path).to_owned()
     }
 }
 

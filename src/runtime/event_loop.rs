@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 use smoltcp::time::Instant;
 
+use super::attendant::Attendant;
 use super::clock::Clock;
 use super::control::{Connection, ControlSocket, Progress};
 use super::links::{BATCH, BATCH_BYTES, IoMode, Links};
@@ -31,6 +33,10 @@ const SPIN: smoltcp::time::Duration = smoltcp::time::Duration::from_micros(200);
 const SHARED_PAUSE: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 /// Events per wake-up.
 const EVENTS: usize = 256;
+/// Frames that wait for [`Service::seen`], and for how long: TCP sends a segment again after a second (RFC 6298 §2), and does
+/// not notice this.
+const MAX_HELD: usize = 64;
+const MAX_HOLD: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(200);
 /// Control connections at a time; more wait in the listen queue.
 const MAX_CONNECTIONS: usize = 300;
 
@@ -53,8 +59,21 @@ pub trait Service {
     /// The host, where the service is one: it has sockets.
     fn host(&mut self) -> Option<&mut Host>;
 
-    /// Called when the node has taken frames, before anybody hears what it has to say about them.
-    fn taken(&mut self, _now: Instant) {}
+    /// Called when the node has taken a frame, before anybody hears what it has to say about it. With a number, what comes
+    /// of the frame waits until [`Service::seen`] is as high, but not for long.
+    fn taken(&mut self, _now: Instant) -> Option<u64> {
+        None
+    }
+
+    /// How far the service has seen what it wanted to see of frames.
+    fn seen(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// The process that does for this one what takes privileges, if there is one.
+    fn attendant(&mut self) -> Option<&mut Attendant> {
+        None
+    }
 
     /// Called once per turn of the loop, and when a child process has ended.
     ///
@@ -66,8 +85,17 @@ pub trait Service {
     fn stop(&mut self, now: Instant);
 }
 
+/// A frame that waits until the service has seen what it wants to see.
+struct Held {
+    number: u64,
+    until: Instant,
+    link: LinkId,
+    frame: Frame,
+}
+
 enum Source {
     Link(LinkId),
+    Attendant,
     Listener,
     Signals,
     Connection(Connection),
@@ -123,6 +151,7 @@ pub struct EventLoop<S> {
     /// A control connection has more to do at once.
     busy: bool,
     spin: Spin,
+    held: VecDeque<Held>,
 }
 
 impl<S: Service> EventLoop<S> {
@@ -152,6 +181,7 @@ impl<S: Service> EventLoop<S> {
             accepting: true,
             busy: false,
             spin: Spin::new(),
+            held: VecDeque::new(),
         };
         for link in (0..this.links.len()).map(LinkId) {
             if let Some(fd) = this.links.fd(link) {
@@ -161,6 +191,11 @@ impl<S: Service> EventLoop<S> {
         }
         let token = Token(this.sources.insert(Source::Signals));
         this.poll.registry().register(&mut this.signals, token, Interest::READABLE)?;
+        if let Some(attendant) = this.service.attendant() {
+            let token = Token(this.sources.insert(Source::Attendant));
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            this.poll.registry().register(attendant.source(), token, interest)?;
+        }
         let token = Token(this.sources.insert(Source::Listener));
         this.poll.registry().register(&mut this.control.listener, token, Interest::READABLE)?;
         Ok(this)
@@ -194,6 +229,7 @@ impl<S: Service> EventLoop<S> {
                 stop |= self.on_event(event);
             }
             if stop {
+                self.release(now, true);
                 self.flush();
                 self.service.stop(now);
                 self.transmit(now);
@@ -204,6 +240,7 @@ impl<S: Service> EventLoop<S> {
                 self.service.node().handle_timeout(now);
             }
             self.service.turn(now)?;
+            self.release(now, false);
             self.advance_connections(now);
             self.transmit(now);
         }
@@ -213,7 +250,8 @@ impl<S: Service> EventLoop<S> {
         if self.busy || !self.ready.is_empty() || self.spin.looks(now) {
             return Some(Duration::ZERO);
         }
-        let at = self.service.node().poll_timeout(now)?;
+        let held = self.held.front().map(|held| held.until);
+        let at = [self.service.node().poll_timeout(now), held].into_iter().flatten().min()?;
         let micros = (at.total_micros() - now.total_micros()).max(0);
         // epoll counts in milliseconds, and mio rounds up.
         Some(Duration::from_micros(micros as u64))
@@ -230,6 +268,11 @@ impl<S: Service> EventLoop<S> {
             }
             Some(Source::Connection(connection)) => connection.on_event(event),
             Some(Source::Listener) => self.accepting = true,
+            Some(Source::Attendant) => {
+                if let Some(attendant) = self.service.attendant() {
+                    attendant.on_event(event);
+                }
+            }
             Some(Source::Signals) => {
                 // SIGCHLD only wakes the loop: the service looks after its children each turn.
                 return self.signals.pending().any(|signal| signal != SIGCHLD);
@@ -296,7 +339,22 @@ impl<S: Service> EventLoop<S> {
 
     /// The frame in the buffer came by a link.
     fn handle_frame(&mut self, link: LinkId, now: Instant) {
-        if let Verdict::Forward(out) = self.service.node().handle_frame(link, &mut self.buffer, now) {
+        let verdict = self.service.node().handle_frame(link, &mut self.buffer, now);
+        let number = self.service.taken(now).filter(|number| self.service.seen() < *number);
+        if let Some(number) = number.filter(|_| self.held.len() < MAX_HELD) {
+            let until = now + MAX_HOLD;
+            if let Verdict::Forward(link) = verdict {
+                let frame = mem::replace(&mut self.buffer, Frame::buffer());
+                self.held.push_back(Held { number, until, link, frame });
+            }
+            while self.held.len() < MAX_HELD
+                && let Some((link, frame)) = self.service.node().poll_transmit(now)
+            {
+                self.held.push_back(Held { number, until, link, frame });
+            }
+            return;
+        }
+        if let Verdict::Forward(out) = verdict {
             if self.links.queues(out, &self.buffer) {
                 if self.links.full() {
                     self.flush();
@@ -311,8 +369,26 @@ impl<S: Service> EventLoop<S> {
             }
             self.spin.forwarded(link, now);
         }
-        self.service.taken(now);
         self.transmit(now);
+    }
+
+    /// Sends what has waited long enough, or all of it.
+    fn release(&mut self, now: Instant, all: bool) {
+        let seen = self.service.seen();
+        let due = |held: &Held| all || held.number <= seen || held.until <= now;
+        while self.held.front().is_some_and(due)
+            && let Some(held) = self.held.pop_front()
+        {
+            self.flush();
+            self.send(held.link, &held.frame, now);
+        }
+    }
+
+    fn send(&mut self, link: LinkId, frame: &Frame, now: Instant) {
+        if let Err(error) = self.links.send(link, frame, now) {
+            tracing::trace!(link = link.0, %error, "frame not taken");
+            self.service.node().send_failed(link, frame);
+        }
     }
 
     /// Writes what is queued.
@@ -327,10 +403,7 @@ impl<S: Service> EventLoop<S> {
         while let Some((link, frame)) = self.service.node().poll_transmit(now) {
             // Frames leave in order.
             self.flush();
-            if let Err(error) = self.links.send(link, &frame, now) {
-                tracing::trace!(link = link.0, %error, "frame not taken");
-                self.service.node().send_failed(link, &frame);
-            }
+            self.send(link, &frame, now);
         }
     }
 
@@ -391,6 +464,9 @@ fn report(written: &[Job], node: &mut dyn Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::{MemoryLink, Offloads};
+    use crate::node::support::host_config;
+    use crate::wire::Medium;
 
     #[test]
     fn the_loop_looks_for_an_answer_while_nobody_else_wants_the_cpu() {
@@ -412,5 +488,96 @@ mod tests {
         spin.forwarded(LinkId(0), at(11_450));
         spin.forwarded(LinkId(1), at(11_501));
         assert!(spin.looks(at(11_501)));
+    }
+
+    /// A host that rejects, whose service asks about each leak.
+    struct Watcher {
+        host: Host,
+        asked: u64,
+        seen: u64,
+    }
+
+    impl Service for Watcher {
+        fn node(&mut self) -> &mut dyn Node {
+            &mut self.host
+        }
+
+        fn arp(&mut self, _now: Instant) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn status(&mut self, _now: Instant) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+
+        fn host(&mut self) -> Option<&mut Host> {
+            Some(&mut self.host)
+        }
+
+        fn taken(&mut self, _now: Instant) -> Option<u64> {
+            self.host.poll_leak()?;
+            self.asked += 1;
+            Some(self.asked)
+        }
+
+        fn seen(&self) -> u64 {
+            self.seen
+        }
+
+        fn turn(&mut self, _now: Instant) -> anyhow::Result<()> {
+            Ok(())
+        }
+
+        fn stop(&mut self, _now: Instant) {}
+    }
+
+    #[test]
+    fn what_a_program_is_told_waits_until_its_name_is_known() {
+        let mut now = Instant::from_secs(1);
+        let hardware = smoltcp::wire::EthernetAddress([2, 0, 0, 0, 2, 1]);
+        let mut host = Host::new(host_config(hardware, "0,4,1"), now).unwrap();
+        now += smoltcp::time::Duration::from_secs(10);
+        while host.poll_timeout(now).is_some_and(|at| at <= now) {
+            host.handle_timeout(now);
+        }
+        while host.poll_transmit(now).is_some() {}
+        let place = tempfile::tempdir().unwrap();
+        let control = ControlSocket::bind(&place.path().join("sock")).unwrap();
+        let (lan, _lan) = MemoryLink::pair(Medium::Ethernet, Offloads::default());
+        let (tun, mut programs) = MemoryLink::pair(Medium::Ip, Offloads::default());
+        let links: Vec<Box<dyn Link>> = vec![Box::new(lan), Box::new(tun)];
+        let service = Watcher { host, asked: 0, seen: 0 };
+        let mut this = EventLoop::new(service, links, control, Clock::start(), IoMode::Single).unwrap();
+        let mut told = Frame::buffer();
+        let mut leak = |this: &mut EventLoop<Watcher>, now| {
+            // From port 3000, which is not in the set.
+            #[rustfmt::skip]
+            let mut packet = [
+                0x45, 0, 0, 28, 0, 1, 0x40, 0, 64, 17, 0, 0, 198, 51, 100, 2, 203, 0, 113, 80,
+                0x0B, 0xB8, 0, 53, 0, 8, 0, 0,
+            ];
+            smoltcp::wire::Ipv4Packet::new_unchecked(&mut packet[..]).fill_checksum();
+            programs.send(&Frame::from_packet(&packet), now).unwrap();
+            this.read_link(LinkId(1), now);
+            programs.receive(&mut told, now).is_ok()
+        };
+        assert!(!leak(&mut this, now) && this.service.asked == 1, "it waits");
+        this.release(now, false);
+        assert_eq!(this.held.len(), 1);
+        this.service.seen = 1;
+        this.release(now, false);
+        assert_eq!(this.held.len(), 0);
+        // The first error is here now, and the second one waits.
+        assert!(leak(&mut this, now) && this.service.asked == 2);
+        this.ready.clear();
+        assert!(this.timeout(now).is_some_and(|left| left <= Duration::from_micros(MAX_HOLD.total_micros())));
+        this.release(now + MAX_HOLD - smoltcp::time::Duration::from_micros(1), false);
+        assert_eq!(this.held.len(), 1);
+        this.release(now + MAX_HOLD, false);
+        assert_eq!(this.held.len(), 0, "nobody answers");
+        // Nobody is asked, as where there is no attendant.
+        this.service.seen = u64::MAX;
+        assert!(leak(&mut this, now), "that of before");
+        assert_eq!(this.held.len(), 0);
     }
 }

@@ -275,6 +275,11 @@ impl Journal {
         Ok(leases.into_values().collect())
     }
 
+    /// Where it is written anew.
+    pub fn directory(&self) -> PathBuf {
+        directory(&self.path).to_owned()
+    }
+
     /// Puts changed leases on the disk; `all` are all of them as they are now. True when they are there.
     pub fn store<'a>(
         &mut self,

@@ -1,6 +1,7 @@
-//! Everything that blocks, reads a clock or owns a file descriptor: the event loop, the control socket and the lease
-//! files.
+//! Everything that blocks, reads a clock or owns a file descriptor: the event loop, the control socket, the lease
+//! files, and what a process may do.
 
+mod attendant;
 mod client_lease;
 mod clock;
 mod control;
@@ -8,9 +9,12 @@ mod event_loop;
 mod journal;
 mod links;
 mod paths;
-mod port_watch;
+mod sandbox;
 mod sockets;
 
+pub use attendant::{
+    ATTENDANT_COMMAND, Attendant, HookCommand, MAX_QUESTIONS, PortsInUse, Reason, Report, Variable, attend,
+};
 pub use client_lease::LeaseFile;
 pub use clock::{Clock, random_seed};
 pub use control::{Answer, ControlSocket, Request};
@@ -18,5 +22,5 @@ pub use event_loop::{EventLoop, Service};
 pub use journal::{Holding, Journal, read_holdings};
 pub use links::IoMode;
 pub use paths::control_path;
-pub use port_watch::{PortWatch, PortsInUse};
+pub use sandbox::{Sandbox, SandboxMode};
 pub use sockets::{Owner, Socket, SocketKind, SocketState, read_sockets};

@@ -6,6 +6,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 /// What there is to read, in the order in which it is listed. Sockets for IPv6 serve IPv4, too.
 const TABLES: [(&str, SocketKind); 8] = [
     ("tcp", SocketKind::Tcp),
@@ -75,7 +77,7 @@ impl SocketState {
 }
 
 /// A process that has a socket open.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Owner {
     /// Its number.
     pub pid: u32,

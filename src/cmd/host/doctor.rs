@@ -1,19 +1,15 @@
 //! The leak doctor: whose packets have source ports outside the set, and what to do about it.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
-use smoltcp::time::{Duration, Instant};
 
 use crate::node::{Leak, MappedLeak};
-use crate::runtime::{Owner, Socket, SocketKind, read_sockets};
+use crate::runtime::{Attendant, MAX_QUESTIONS, Owner};
 use crate::wire::TCP;
 
-/// /proc is read at most so often: with many processes that takes milliseconds.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// The protocol of a raw socket for whole packets: `IPPROTO_RAW`.
-const HEADER_INCLUDED: u16 = 255;
+/// Leaks that are asked about at a time; one place is left for a look at all ports.
+const MAX_ASKED: usize = MAX_QUESTIONS - 1;
 /// Ports whose programs are remembered.
 const MAX_OWNERS: usize = 1024;
 
@@ -49,14 +45,48 @@ fn protocol_name(protocol: u8) -> &'static str {
 #[derive(Debug, Default)]
 pub(super) struct Doctor {
     owners: HashMap<(u8, u16), Owner>,
-    /// When /proc was read last, and what it said.
-    looked: Option<(Instant, Vec<Socket>)>,
+    /// Leaks whose programs are asked for, in this order.
+    asked: VecDeque<Leak>,
+    /// How many have been asked for, and of how many there is an answer.
+    questions: u64,
+    answers: u64,
 }
 
 impl Doctor {
-    /// Finds out whose the leak is, and says so.
-    pub(super) fn see(&mut self, leak: &Leak, now: Instant) {
-        let owner = self.owner(leak, now);
+    /// Begins to find out whose the leak is. The number of the question, if there is one.
+    pub(super) fn see(&mut self, leak: Leak, attendant: &mut Attendant) -> Option<u64> {
+        if attendant.has_ended() || self.asked.len() >= MAX_ASKED {
+            self.tell(&leak, None);
+            return None;
+        }
+        attendant.find_owner(leak.protocol, leak.port);
+        self.asked.push_back(leak);
+        self.questions += 1;
+        Some(self.questions)
+    }
+
+    /// How many questions have an answer.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    /// An answer to the oldest question.
+    pub(super) fn hear(&mut self, (protocol, port): (u8, u16), owner: Option<Owner>) {
+        let of_this = |leak: &Leak| (leak.protocol, leak.port) == (protocol, port);
+        let Some(leak) = self.asked.pop_front() else { return };
+        self.answers += 1;
+        self.tell(&leak, owner.filter(|_| of_this(&leak)));
+    }
+
+    /// There are no more answers.
+    pub(super) fn end(&mut self) {
+        while let Some(leak) = self.asked.pop_front() {
+            self.answers += 1;
+            self.tell(&leak, None);
+        }
+    }
+
+    fn tell(&mut self, leak: &Leak, owner: Option<Owner>) {
         let (program, remedy) = match &owner {
             Some(owner) => (format!("{} (process {})", owner.name, owner.pid), remedy(&owner.name)),
             // A raw socket has no port, and a program may be gone.
@@ -77,36 +107,6 @@ impl Doctor {
         }
     }
 
-    fn owner(&mut self, leak: &Leak, now: Instant) -> Option<Owner> {
-        let kind = if leak.protocol == TCP { SocketKind::Tcp } else { SocketKind::Udp };
-        let find = |sockets: &[Socket]| {
-            let of_port = |socket: &&Socket| socket.kind == kind && socket.local.1 == leak.port;
-            let owner = sockets.iter().filter(of_port).find_map(|socket| socket.owner.clone());
-            // Who makes packets by hand has no socket with the port; where there is one such program, it is that. Those
-            // of other protocols are not asked about: ping has one for ICMP.
-            owner.or_else(|| {
-                let protocols = [u16::from(leak.protocol), HEADER_INCLUDED];
-                let of_protocol =
-                    |socket: &&Socket| socket.kind == SocketKind::Raw && protocols.contains(&socket.local.1);
-                let mut by_hand = sockets.iter().filter(of_protocol);
-                let first = by_hand.find_map(|socket| socket.owner.clone())?;
-                let alone = by_hand.filter_map(|socket| socket.owner.as_ref()).all(|other| *other == first);
-                alone.then_some(first)
-            })
-        };
-        // Not longer: the port may be another program's by now, and who made packets by hand may have ended.
-        if let Some((at, sockets)) = &self.looked
-            && now < *at + LOOK_AGAIN
-        {
-            return find(sockets);
-        }
-        // Without /proc a leak is still told of, without its program.
-        let sockets = read_sockets(Path::new("/proc")).unwrap_or_default();
-        let owner = find(&sockets);
-        self.looked = Some((now, sockets));
-        owner
-    }
-
     /// The mapped ports with their programs, for a status.
     pub(super) fn list(&self, leaks: impl Iterator<Item = MappedLeak>) -> Value {
         let mut leaks: Vec<_> = leaks.collect();
@@ -124,28 +124,5 @@ impl Doctor {
             })
         });
         lines.collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, UdpSocket};
-
-    use super::*;
-    use crate::wire::UDP;
-
-    #[test]
-    fn a_program_is_looked_up_again_as_it_may_be_another_one() {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let leak = Leak { protocol: UDP, port, to: Ipv4Addr::LOCALHOST, mapped: None };
-        let mut doctor = Doctor::default();
-        let begin = Instant::from_secs(1);
-        let pid = |owner: Option<Owner>| owner.map(|owner| owner.pid);
-        let this = Some(std::process::id());
-        assert_eq!(pid(doctor.owner(&leak, begin)), this);
-        drop(socket);
-        assert_eq!(pid(doctor.owner(&leak, begin + LOOK_AGAIN / 2)), this, "/proc is not read that often");
-        assert_eq!(pid(doctor.owner(&leak, begin + LOOK_AGAIN)), None, "it has closed its socket");
     }
 }

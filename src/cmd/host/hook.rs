@@ -2,54 +2,31 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
-
-use anyhow::Context;
 
 use crate::dhcp::client::ClientLease;
 use crate::node::{Host, HostAddress};
 use crate::ports::{PortBitmap, PortRange};
+use crate::runtime::{Attendant, Reason, Variable};
 
 /// Ports below are for programs with the right to them, which bind them.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 /// Calls that wait for the one that runs. A lease that comes and goes faster than that is not worth following.
 const MAX_WAITING: usize = 16;
 
-/// Why the hook is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// An address is in use.
-    Bound,
-    /// It lasts longer, or has other ports.
-    Renew,
-    /// It is used no longer.
-    Deconfig,
-}
-
-impl Reason {
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Bound => "bound",
-            Self::Renew => "renew",
-            Self::Deconfig => "deconfig",
-        }
-    }
-}
+/// What the hook is told.
+pub(super) type Variables = Vec<(Variable, String)>;
 
 #[derive(Debug)]
 struct Call {
     reason: Reason,
-    variables: Vec<(&'static str, String)>,
+    variables: Variables,
 }
 
 /// The calls of one script, one after the other.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Hook {
-    path: PathBuf,
-    interface: String,
     waiting: VecDeque<Call>,
-    running: Option<(Child, Reason)>,
+    running: Option<Reason>,
 }
 
 fn listed(ranges: &[PortRange]) -> String {
@@ -57,42 +34,38 @@ fn listed(ranges: &[PortRange]) -> String {
 }
 
 /// What the hook is told of an address of a host, and of its lease if it has one.
-pub(super) fn variables(
-    host: &Host,
-    address: &HostAddress,
-    lease: Option<&ClientLease>,
-) -> Vec<(&'static str, String)> {
+pub(super) fn variables(host: &Host, address: &HostAddress, lease: Option<&ClientLease>) -> Variables {
     let cidr = address.cidr();
     let mut variables = common(host);
     variables.extend([
-        ("ip", cidr.address().to_string()),
-        ("prefix_len", cidr.prefix_len().to_string()),
-        ("router", address.gateway().map(|gateway| gateway.to_string()).unwrap_or_default()),
-        ("ports", listed(&address.ports())),
-        ("program_ports", listed(&address.open_part().ranges())),
-        ("stack_ports", listed(&address.stack_part().ranges())),
+        (Variable::Ip, cidr.address().to_string()),
+        (Variable::PrefixLen, cidr.prefix_len().to_string()),
+        (Variable::Router, address.gateway().map(|gateway| gateway.to_string()).unwrap_or_default()),
+        (Variable::Ports, listed(&address.ports())),
+        (Variable::ProgramPorts, listed(&address.open_part().ranges())),
+        (Variable::StackPorts, listed(&address.stack_part().ranges())),
     ]);
     if let Some(lease) = lease {
         let dns: Vec<_> = lease.dns.iter().map(ToString::to_string).collect();
         variables.extend([
-            ("dns", dns.join(" ")),
-            ("domain", lease.domain.clone().unwrap_or_default()),
-            ("serverid", lease.server.to_string()),
+            (Variable::Dns, dns.join(" ")),
+            (Variable::Domain, lease.domain.clone().unwrap_or_default()),
+            (Variable::ServerId, lease.server.to_string()),
         ]);
     }
     variables
 }
 
 /// What it is told of an address that is used no longer.
-pub(super) fn lost(ip: Ipv4Addr, host: Option<&Host>) -> Vec<(&'static str, String)> {
+pub(super) fn lost(ip: Ipv4Addr, host: Option<&Host>) -> Variables {
     let mut variables = host.map(common).unwrap_or_default();
-    variables.push(("ip", ip.to_string()));
+    variables.push((Variable::Ip, ip.to_string()));
     variables
 }
 
 /// The addresses that are in use, and the ports that the kernel may choose for programs: those of the first one, as it
 /// chooses before it knows which address a program will have.
-fn common(host: &Host) -> Vec<(&'static str, String)> {
+fn common(host: &Host) -> Variables {
     let in_use = || host.addresses().iter().filter(|address| address.is_in_use());
     let Some(first) = in_use().next() else { return Vec::new() };
     // The kernel chooses no privileged ports (`ip_unprivileged_port_start`).
@@ -107,49 +80,41 @@ fn common(host: &Host) -> Vec<(&'static str, String)> {
         .collect();
     let addresses: Vec<_> = in_use().map(|address| address.cidr().address().to_string()).collect();
     vec![
-        ("addresses", addresses.join(" ")),
-        ("port_range", if program.is_empty() { String::new() } else { format!("{lowest} {highest}") }),
-        ("reserved_ports", listed(&holes)),
+        (Variable::Addresses, addresses.join(" ")),
+        (Variable::PortRange, if program.is_empty() { String::new() } else { format!("{lowest} {highest}") }),
+        (Variable::ReservedPorts, listed(&holes)),
     ]
 }
 
 impl Hook {
-    pub(super) fn new(path: PathBuf, interface: String) -> Self {
-        Self { path, interface, waiting: VecDeque::new(), running: None }
-    }
-
     /// Calls the hook, after the calls before.
-    pub(super) fn call(&mut self, reason: Reason, variables: Vec<(&'static str, String)>) {
+    pub(super) fn call(&mut self, reason: Reason, variables: Variables) {
         if self.waiting.len() >= MAX_WAITING {
-            tracing::error!(hook = %self.path.display(), "the lease hook does not end; a call is left out");
+            tracing::error!("the lease hook does not end; a call is left out");
             self.waiting.pop_front();
         }
         self.waiting.push_back(Call { reason, variables });
     }
 
-    /// Starts the next call, or tells how the last one ended.
-    pub(super) fn poll(&mut self) -> anyhow::Result<Option<(Reason, ExitStatus)>> {
+    /// Has the attendant begin the next call, where none goes on.
+    pub(super) fn begin(&mut self, attendant: &mut Attendant) {
         if self.running.is_none()
+            && !attendant.has_ended()
             && let Some(Call { reason, variables }) = self.waiting.pop_front()
         {
-            let child = Command::new(&self.path)
-                .arg(reason.name())
-                .env("interface", &self.interface)
-                .envs(variables)
-                .stdin(Stdio::null())
-                .spawn()
-                .with_context(|| {
-                    format!("cannot run the lease hook {}: is it executable?", self.path.display())
-                })?;
-            self.running = Some((child, reason));
+            attendant.call_hook(reason, variables);
+            self.running = Some(reason);
         }
-        let Some((child, reason)) = &mut self.running else { return Ok(None) };
-        let ended = child.try_wait().context("cannot wait for the lease hook")?;
-        let ended = ended.map(|status| (*reason, status));
-        if ended.is_some() {
-            self.running = None;
-        }
-        Ok(ended)
+    }
+
+    /// The call that goes on has ended.
+    pub(super) fn ended(&mut self) {
+        self.running = None;
+    }
+
+    /// What is not called any more because nobody is there to do it; the call that went on comes first.
+    pub(super) fn abandon(&mut self) -> Option<Reason> {
+        self.running.take().or_else(|| self.waiting.pop_front().map(|call| call.reason))
     }
 }
 
@@ -181,8 +146,9 @@ mod tests {
         }
     }
 
-    fn shown(variables: &[(&'static str, String)], names: &[&str]) -> Vec<String> {
-        let value = |name: &&str| variables.iter().find(|(of, _)| of == name).map(|(_, value)| value.clone());
+    fn shown(variables: &[(Variable, String)], names: &[&str]) -> Vec<String> {
+        let value =
+            |name: &&str| variables.iter().find(|(of, _)| of.name() == *name).map(|(_, value)| value.clone());
         names.iter().map(|name| value(name).unwrap_or_else(|| "missing".to_owned())).collect()
     }
 

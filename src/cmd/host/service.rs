@@ -2,21 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::process::ExitStatus;
 
 use anyhow::bail;
 use serde_json::{Value, json};
 use smoltcp::time::Instant;
 
 use super::super::arp::table;
-use super::super::serve::{counters, shown, tell_ready};
+use super::super::serve::{Ready, counters, shown};
 use super::doctor::Doctor;
-use super::hook::{Hook, Reason, lost, variables};
+use super::hook::{Hook, Variables, lost, variables};
 use crate::dhcp::client::{Client, ClientLease};
 use crate::link::Offloads;
 use crate::neighbor::ClaimPhase;
 use crate::node::{Host, HostAddress, LeaseEvent, LeasedHost, Node};
 use crate::ports::{PortRange, Portless, Psid};
-use crate::runtime::{LeaseFile, PortWatch, Service};
+use crate::runtime::{Attendant, LeaseFile, Reason, Report, Service};
 
 /// Where a set stands, in a status.
 pub(in crate::cmd) fn phase_name(phase: ClaimPhase) -> &'static str {
@@ -61,19 +62,21 @@ pub(super) struct HostService {
     pub(super) lease_file: Option<LeaseFile>,
     /// Whether the lease is given back at the end.
     pub(super) releases: bool,
-    pub(super) ready_fd: Option<i32>,
+    pub(super) ready: Option<Ready>,
     /// Addresses of which the hook has been told.
     pub(super) told: BTreeSet<Ipv4Addr>,
     /// Those of which somebody has been told that they are served.
     pub(super) served: BTreeSet<Ipv4Addr>,
     pub(super) doctor: Doctor,
-    /// For a host that leases.
-    pub(super) watch: Option<PortWatch>,
+    /// Runs the hook and looks into /proc.
+    pub(super) attendant: Attendant,
+    /// It has been asked which ports are in use.
+    pub(super) looking: bool,
 }
 
 impl HostService {
     /// The hook is called; where there is none, everything is done.
-    fn tell(&mut self, reason: Reason, variables: Vec<(&'static str, String)>) {
+    fn tell(&mut self, reason: Reason, variables: Variables) {
         match &mut self.hook {
             Some(hook) => hook.call(reason, variables),
             None if reason == Reason::Bound => self.serve(),
@@ -91,8 +94,8 @@ impl HostService {
                 tracing::info!(name = %self.name, address = %ip, ports = ports.join(","), "host serves");
             }
         }
-        if let Some(fd) = self.ready_fd.take() {
-            tell_ready(fd, &self.name);
+        if let Some(ready) = self.ready.take() {
+            ready.tell(&self.name);
         }
     }
 
@@ -101,7 +104,7 @@ impl HostService {
         if let Some((_, hardware)) = host.take_lost() {
             let owner = shown(hardware);
             let set = host.set();
-            if self.ready_fd.is_some() {
+            if self.ready.is_some() {
                 bail!("ports {set} of {} are in use by {owner}: give this host another set", host.address());
             }
             tracing::error!(%owner, ports = %set, "set is in use by another host; probing again in 60 s");
@@ -190,31 +193,88 @@ impl HostService {
     }
 
     /// Which ports programs use decides about further sets.
-    fn follow_ports(&mut self, now: Instant) {
-        if let (Station::Leased(leased), Some(watch)) = (&mut self.station, &mut self.watch)
-            && leased.wants_look()
-        {
-            match watch.poll() {
-                Ok(in_use) => in_use.into_iter().for_each(|in_use| leased.observe(&in_use, now)),
-                Err(error) => {
-                    tracing::error!("{error:#}; this host asks for no further ports, and gives none back");
-                    leased.end_looks();
-                    self.watch = None;
-                }
-            }
+    fn follow_ports(&mut self) {
+        let Station::Leased(leased) = &mut self.station else { return };
+        if leased.wants_look() && !self.looking && !self.attendant.has_ended() {
+            let addresses = leased.host().into_iter().flat_map(Host::addresses);
+            let addresses = addresses.map(|address| address.cidr().address()).collect();
+            self.attendant.look_at_ports(addresses);
+            self.looking = true;
         }
     }
 
+    fn follow_attendant(&mut self, now: Instant) -> anyhow::Result<()> {
+        while let Some(report) = self.attendant.poll() {
+            match report {
+                Report::Hook(reason, ended) => {
+                    if let Some(hook) = &mut self.hook {
+                        hook.ended();
+                    }
+                    self.hook_ended(reason, ended)?;
+                }
+                Report::Ports(Ok(in_use)) => {
+                    self.looking = false;
+                    if let Station::Leased(leased) = &mut self.station {
+                        leased.observe(&in_use, now);
+                    }
+                }
+                Report::Ports(Err(error)) => {
+                    tracing::error!(%error, "cannot read the sockets of /proc; {NO_LOOKS}");
+                    self.end_looks();
+                }
+                Report::Owner { protocol, port, owner } => self.doctor.hear((protocol, port), owner),
+                Report::Ended(how) => self.attendant_ended(&how),
+            }
+        }
+        Ok(())
+    }
+
+    fn hook_ended(&mut self, reason: Reason, ended: Result<ExitStatus, String>) -> anyhow::Result<()> {
+        match (reason, ended) {
+            (_, Err(why)) => bail!("{why}"),
+            (Reason::Bound, Ok(status)) if status.success() => self.serve(),
+            (Reason::Bound, Ok(status)) => bail!("the lease hook failed ({status}): its messages are above"),
+            (Reason::Renew | Reason::Deconfig, Ok(status)) if status.success() => {}
+            (Reason::Renew | Reason::Deconfig, Ok(status)) => {
+                tracing::error!(reason = reason.name(), %status, "the lease hook failed: its messages are above");
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames go on as they did.
+    fn attendant_ended(&mut self, how: &str) {
+        tracing::error!(
+            pid = self.attendant.pid(),
+            "the attendant of this host has ended ({how}): the lease hook is not called any more, programs with ports \
+             outside the set are not named, and {NO_LOOKS}; start the host again when it suits"
+        );
+        self.doctor.end();
+        self.end_looks();
+    }
+
+    fn end_looks(&mut self) {
+        if let Station::Leased(leased) = &mut self.station {
+            leased.end_looks();
+        }
+    }
+
+    /// What nobody tells the programs any more.
     fn follow_hook(&mut self) -> anyhow::Result<()> {
-        while let Some(hook) = &mut self.hook
-            && let Some((reason, status)) = hook.poll()?
+        let Some(hook) = &mut self.hook else { return Ok(()) };
+        hook.begin(&mut self.attendant);
+        while self.attendant.has_ended()
+            && let Some(reason) = hook.abandon()
         {
             match reason {
-                Reason::Bound if status.success() => self.serve(),
-                Reason::Bound => bail!("the lease hook failed ({status}): its messages are above"),
-                Reason::Renew | Reason::Deconfig if status.success() => {}
+                Reason::Bound => {
+                    bail!("the lease hook cannot be called, as the attendant of this host has ended")
+                }
                 Reason::Renew | Reason::Deconfig => {
-                    tracing::error!(reason = reason.name(), %status, "the lease hook failed: its messages are above");
+                    tracing::error!(
+                        reason = reason.name(),
+                        "the lease hook is not called: its attendant has ended"
+                    );
                 }
             }
         }
@@ -226,6 +286,9 @@ impl HostService {
 fn shown_portless(portless: &Portless) -> Option<String> {
     (!portless.is_empty()).then(|| portless.to_string())
 }
+
+/// What a host does without looks at ports.
+const NO_LOOKS: &str = "this host asks for no further ports, and gives none back";
 
 fn shown_set(set: Psid) -> String {
     if set == Psid::FULL { "all ports".to_owned() } else { set.to_string() }
@@ -303,15 +366,26 @@ impl Service for HostService {
     }
 
     /// A program may end as soon as it hears that its packet was rejected, and then it could not be named any more.
-    fn taken(&mut self, now: Instant) {
+    fn taken(&mut self, _now: Instant) -> Option<u64> {
+        let mut last = None;
         while let Some(leak) = self.host().and_then(Host::poll_leak) {
-            self.doctor.see(&leak, now);
+            last = self.doctor.see(leak, &mut self.attendant).or(last);
         }
+        last
+    }
+
+    fn seen(&self) -> u64 {
+        self.doctor.answers()
+    }
+
+    fn attendant(&mut self) -> Option<&mut Attendant> {
+        Some(&mut self.attendant)
     }
 
     fn turn(&mut self, now: Instant) -> anyhow::Result<()> {
+        self.follow_attendant(now)?;
         self.follow_fixed()?;
-        self.follow_ports(now);
+        self.follow_ports();
         self.follow_lease();
         self.follow_hook()
     }

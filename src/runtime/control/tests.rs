@@ -237,3 +237,21 @@ fn a_client_that_vanishes_before_its_answer() {
     bench.client = None;
     assert_eq!(bench.advance(), Progress::Over);
 }
+
+#[test]
+fn the_socket_is_for_its_owner_only() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("run/control/node.sock");
+    let socket = ControlSocket::bind(&path).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap()) & 0o022), (0o600, 0), "whatever the umask is");
+    let error = ControlSocket::bind(&path).unwrap_err().to_string();
+    assert!(error.contains("another node answers"), "{error}");
+    drop(socket);
+    assert!(!path.exists());
+    // As a node leaves it that was killed.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let again = ControlSocket::bind(&path).unwrap();
+    assert_eq!(mode(&path), 0o600);
+    drop(again);
+}
