@@ -20,6 +20,7 @@ mod cleanup;
 mod commands;
 mod dhcp;
 mod dhcpd;
+mod explain;
 mod growth;
 mod icmp;
 mod leaks;

@@ -64,7 +64,7 @@ pub(super) fn table(entries: Vec<(String, Entry)>) -> serde_json::Value {
     serde_json::to_value(lines).unwrap_or_default()
 }
 
-fn line(link: String, entry: &Entry) -> Line {
+pub(super) fn line(link: String, entry: &Entry) -> Line {
     let mut protocol = match entry.protocol {
         0 => "any".to_owned(),
         number => protocol_name(number),

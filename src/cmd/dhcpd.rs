@@ -17,7 +17,7 @@ use super::serve::{ServeArgs, counters, link, parse_hardware};
 use crate::dhcp::ServerLink;
 use crate::link::{DeviceName, Offloads};
 use crate::node::{Dhcpd, DhcpdConfig, Host, Lessor, Node};
-use crate::runtime::{Clock, EventLoop, Service, random_seed};
+use crate::runtime::{Asked, Clock, EventLoop, Service, random_seed};
 
 const EXAMPLES: &str = "Example, with a TAP that is a port of the LAN's bridge:
   pearp dhcpd --lan dhcpd --mac 02:00:00:00:00:05 --address 198.51.100.5/24 --gateway 198.51.100.1 \\
@@ -128,6 +128,10 @@ impl Service for DhcpdService {
 
     fn leases(&mut self, now: Instant) -> Option<Value> {
         Some(leases::list(self.dhcpd.leases(), |_| None, now))
+    }
+
+    fn explain(&mut self, _asked: &Asked, _now: Instant) -> Result<Value, String> {
+        Err("a DHCP server forwards nothing: ask the router, or a host".to_owned())
     }
 
     fn host(&mut self) -> Option<&mut Host> {

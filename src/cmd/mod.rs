@@ -4,6 +4,7 @@ mod arp;
 mod attendant;
 mod client;
 mod dhcpd;
+mod explain;
 mod host;
 mod leases;
 mod leasing;
@@ -62,6 +63,8 @@ enum Command {
     Leases(leases::LeasesArgs),
     /// Show who had a port of an address at a time, by the lease file of a router or dhcpd
     Who(who::WhoArgs),
+    /// Show what a router or host would do with a packet: which binding, lease and rule decide
+    Explain(explain::ExplainArgs),
     /// Show which ports of a host's set are in use, and by which programs
     Ports(ports::PortsArgs),
     /// Connect to HOST PORT from a host's own stack; standard input and output carry the stream
@@ -96,6 +99,7 @@ pub fn run() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Leases(args) => leases::run(&args),
         Command::Who(args) => who::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Ports(args) => ports::run(&args),
         Command::Nc(args) => nc::run(&args),
         Command::Psid(args) => psid::run(&args),

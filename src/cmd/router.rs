@@ -11,15 +11,15 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::arp::table;
-use super::leases;
 use super::leasing::LeaseStore;
 use super::serve::{ServeArgs, counters, link, parse_hardware};
-use crate::dhcp::{Lease, Server, ServerLink};
+use super::{explain, leases};
+use crate::dhcp::{Lease, LeaseState, Server, ServerLink};
 use crate::link::{DeviceName, Link, Offloads};
-use crate::node::{EchoAnswer, Host, Lessor, Node, Role, Route, Router, RouterConfig, RouterLink};
-use crate::ports::Scheme;
-use crate::runtime::{Clock, EventLoop, Service, random_seed};
-use crate::wire::Medium;
+use crate::node::{EchoAnswer, Host, Lessor, LinkId, Node, Role, Route, Router, RouterConfig, RouterLink};
+use crate::ports::{Psid, Scheme};
+use crate::runtime::{Asked, Clock, EventLoop, Service, random_seed};
+use crate::wire::{FlowKey, Medium, ipv4};
 
 const EXAMPLES: &str = "Example, in a namespace of its own, with TAPs that are ports of two bridges:
   pearp router --lan lab-lan:router,address=198.51.100.1/24,mac=02:00:00:00:00:01 \\
@@ -267,6 +267,31 @@ impl Service for RouterService {
     fn leases(&mut self, now: Instant) -> Option<Value> {
         let traffic = |lease: &Lease| self.router.traffic(lease);
         self.store.as_ref().map(|_| leases::list(self.router.leases(), traffic, now))
+    }
+
+    fn explain(&mut self, asked: &Asked, now: Instant) -> Result<Value, String> {
+        let packet = explain::bytes_of(&asked.packet, asked.len)?;
+        let from = asked.from.as_deref().map(parse_hardware).transpose()?;
+        let links: Vec<_> = self.router.describe().map(|(name, ..)| name.to_owned()).collect();
+        let view = ipv4::check(&packet).map_err(|error| error.to_string())?;
+        let ingress = self.router.ingress_of(view.src_addr()).map(|link| link.0);
+        let link = explain::link_of(&links, asked.link.as_deref(), ingress)?;
+        let about = self.router.explain(LinkId(link), from, &packet, now);
+        // Of both ends, if they have one.
+        let key = FlowKey::of(&view).ok();
+        let ends = [
+            (view.src_addr(), key.and_then(|key| key.source)),
+            (view.dst_addr(), key.and_then(|key| key.destination)),
+        ];
+        let named = |lease: &&Lease| {
+            let live = lease.state == LeaseState::Bound && lease.until > now;
+            let whole = lease.set == Psid::FULL;
+            live && ends.iter().any(|(ip, port)| {
+                lease.ip == *ip && (whole || port.is_some_and(|port| lease.set.contains(port)))
+            })
+        };
+        let leases = leases::list(self.router.leases().filter(named), |_| None, now);
+        Ok(explain::value(about, &links, leases))
     }
 
     fn host(&mut self) -> Option<&mut Host> {

@@ -9,14 +9,16 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::arp::table;
+use super::explain;
 use super::host::{phase_name, range_pairs};
 use super::router::parse_address;
 use super::serve::{Ready, ServeArgs, counters, parse_hardware, shown};
 use crate::link::{DeviceName, Offloads};
 use crate::neighbor::ClaimPhase;
-use crate::node::{Host, Node, Swarm, SwarmConfig, SwarmHost};
+use crate::node::{Host, LinkId, Node, Swarm, SwarmConfig, SwarmHost};
 use crate::ports::{PsidError, Scheme};
-use crate::runtime::{Clock, EventLoop, Service, random_seed};
+use crate::runtime::{Asked, Clock, EventLoop, Service, random_seed};
+use crate::wire::{FlowKey, ipv4};
 
 const EXAMPLES: &str = "Example: 4000 hosts that share one address, 16 ports each, on one TAP
   pearp swarm --hosts 4000 --lan lab-lan:swarm --mac 02:00:00:10:00:01 --address 198.51.100.2/24 --psid 0,12 \\
@@ -155,6 +157,22 @@ impl Service for SwarmService {
             "drops": drops,
             "hosts": self.swarm.hosts().map(listed).collect::<Vec<_>>(),
         })
+    }
+
+    fn explain(&mut self, asked: &Asked, now: Instant) -> Result<Value, String> {
+        let packet = explain::bytes_of(&asked.packet, asked.len)?;
+        let view = ipv4::check(&packet).map_err(|error| error.to_string())?;
+        let key = FlowKey::of(&view).map_err(|unkeyed| unkeyed.to_string())?;
+        let port = key.destination.or(key.source);
+        let owner = self.swarm.hosts().map(|one| one.host).find(|host| {
+            let address = host.address().address();
+            address == view.dst_addr() && port.is_some_and(|port| host.set().contains(port))
+        });
+        let Some(host) = owner else {
+            return Err("no host of the swarm has this address and port".to_owned());
+        };
+        let links = [self.swarm.config().lan.clone()];
+        Ok(explain::value(host.explain(LinkId(0), &packet, now), &links, json!([])))
     }
 
     fn host(&mut self) -> Option<&mut Host> {

@@ -48,6 +48,17 @@ pub enum Request {
     Status,
     /// The leases that the node gave.
     Leases,
+    /// What the node would do with a packet.
+    Explain {
+        /// Its first bytes, from the IP header on, in hexadecimal.
+        packet: String,
+        /// How long it is; what is not given is zero.
+        len: usize,
+        /// Who sends it.
+        from: Option<String>,
+        /// By which link it comes.
+        link: Option<String>,
+    },
     /// A TCP connection from the node's own stack.
     Connect {
         /// To whom.
@@ -55,6 +66,19 @@ pub enum Request {
         /// To which port.
         port: u16,
     },
+}
+
+/// A packet that is asked about: see [`Request::Explain`].
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its first bytes in hexadecimal.
+    pub packet: String,
+    /// How long it is.
+    pub len: usize,
+    /// Who sends it.
+    pub from: Option<String>,
+    /// By which link it comes.
+    pub link: Option<String>,
 }
 
 /// What a node answers.
@@ -243,6 +267,10 @@ impl Connection {
                 },
                 Answer::Ok,
             ),
+            Ok(Request::Explain { packet, len, from, link }) => {
+                let asked = Asked { packet, len, from, link };
+                service.explain(&asked, now).map_or_else(Answer::Error, Answer::Ok)
+            }
             Ok(Request::Connect { address, port }) => match service.host() {
                 None => Answer::Error("a router or a swarm opens no connections: ask a host".to_owned()),
                 Some(host) => match host.connect(address, port, now) {

@@ -17,7 +17,7 @@ use smoltcp::time::Instant;
 
 use super::attendant::Attendant;
 use super::clock::Clock;
-use super::control::{Connection, ControlSocket, Progress};
+use super::control::{Asked, Connection, ControlSocket, Progress};
 use super::links::{BATCH, BATCH_BYTES, IoMode, Links};
 use crate::link::{Job, Link};
 use crate::node::{Host, LinkId, Node, Verdict};
@@ -54,6 +54,14 @@ pub trait Service {
     /// The leases, for `pearp leases`, where the service gives some.
     fn leases(&mut self, _now: Instant) -> Option<serde_json::Value> {
         None
+    }
+
+    /// What the node would do with a packet, for `pearp explain`.
+    ///
+    /// # Errors
+    /// Where the request makes no sense here.
+    fn explain(&mut self, _asked: &Asked, _now: Instant) -> Result<serde_json::Value, String> {
+        Err("this node explains nothing: ask a router or a host".to_owned())
     }
 
     /// The host, where the service is one: it has sockets.

@@ -17,7 +17,7 @@ pub use attendant::{
 };
 pub use client_lease::LeaseFile;
 pub use clock::{Clock, random_seed};
-pub use control::{Answer, ControlSocket, Request};
+pub use control::{Answer, Asked, ControlSocket, Request};
 pub use event_loop::{EventLoop, Service};
 pub use journal::{Holding, Journal, read_holdings};
 pub use links::IoMode;

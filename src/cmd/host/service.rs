@@ -9,15 +9,17 @@ use serde_json::{Value, json};
 use smoltcp::time::Instant;
 
 use super::super::arp::table;
+use super::super::explain;
 use super::super::serve::{Ready, counters, shown};
 use super::doctor::Doctor;
 use super::hook::{Hook, Variables, lost, variables};
 use crate::dhcp::client::{Client, ClientLease};
 use crate::link::Offloads;
 use crate::neighbor::ClaimPhase;
-use crate::node::{Host, HostAddress, LeaseEvent, LeasedHost, Node};
+use crate::node::{Host, HostAddress, LeaseEvent, LeasedHost, LinkId, Node};
 use crate::ports::{PortRange, Portless, Psid};
-use crate::runtime::{Attendant, LeaseFile, Reason, Report, Service};
+use crate::runtime::{Asked, Attendant, LeaseFile, Reason, Report, Service};
+use crate::wire::ipv4;
 
 /// Where a set stands, in a status.
 pub(in crate::cmd) fn phase_name(phase: ClaimPhase) -> &'static str {
@@ -356,6 +358,18 @@ impl Service for HostService {
         status["counters"] = counters;
         status["drops"] = drops;
         status
+    }
+
+    fn explain(&mut self, asked: &Asked, now: Instant) -> Result<Value, String> {
+        let packet = explain::bytes_of(&asked.packet, asked.len)?;
+        let links: Vec<_> = self.node().links().into_iter().map(|(name, _)| name).collect();
+        let Some(host) = self.station.host() else { return Err("this host has no address yet".to_owned()) };
+        let view = ipv4::check(&packet).map_err(|error| error.to_string())?;
+        // What comes from an own address is a program's, unless it is for another sharer of it.
+        let link = usize::from(host.address_of(view.src_addr()).is_some());
+        let link = explain::link_of(&links, asked.link.as_deref(), Some(link))?;
+        let about = host.explain(LinkId(link), &packet, now);
+        Ok(explain::value(about, &links, json!([])))
     }
 
     fn host(&mut self) -> Option<&mut Host> {
