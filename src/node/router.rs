@@ -279,18 +279,27 @@ impl Router {
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         let destination = Ipv4Packet::new_unchecked(frame.bytes()).dst_addr();
-        let mut by_identifier = *key;
-        let mut key = key;
-        if let Ok(request @ FlowKey { kind: FlowKind::EchoRequest, .. }) = &mut by_identifier
+        if let Ok(request @ FlowKey { kind: FlowKind::EchoRequest, .. }) = key
             && self.is_shared(destination)
         {
             if self.echo == EchoAnswer::Router {
                 // PE-ARP rule 80: an echo request names no owner, so the router answers.
                 return Ok(self.answer_echo(frame, now));
             }
-            request.destination = request.source;
-            key = &by_identifier;
+            let by_identifier = Ok(FlowKey { destination: request.source, ..*request });
+            return self.pass_by(link, frame, &by_identifier, now);
         }
+        self.pass_by(link, frame, key, now)
+    }
+
+    /// The same, when it is clear what names its owner.
+    fn pass_by(
+        &mut self,
+        link: LinkId,
+        frame: &mut Frame,
+        key: &Result<FlowKey, Unkeyed>,
+        now: Instant,
+    ) -> Result<Verdict, DropReason> {
         if self.accounts.is_some() {
             return self.forward_and_count(link, frame, key, now);
         }
