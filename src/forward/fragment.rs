@@ -17,6 +17,7 @@
 //! most gives something up.
 
 mod covered;
+mod reassembly;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use smoltcp::time::{Duration, Instant};
 
 use self::covered::Covered;
+pub use self::reassembly::Reassembly;
 use crate::wire::{Datagram, FlowKey, Piece, TCP};
 
 /// How long a fragment is held for the first one of its datagram (PE-ARP rule 63).

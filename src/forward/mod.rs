@@ -5,5 +5,5 @@ mod fragment;
 mod limit;
 
 pub use fib::{Fib, NextHop};
-pub use fragment::{FragmentRefused, Fragments};
+pub use fragment::{FragmentRefused, Fragments, Reassembly};
 pub use limit::IcmpLimit;

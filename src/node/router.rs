@@ -14,14 +14,14 @@ use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, Ipv4Cidr, Ipv4Packet};
+use smoltcp::wire::{EthernetAddress, IpProtocol, Ipv4Cidr, Ipv4Packet};
 
 use self::accounts::{Accounts, Fate};
 pub use self::accounts::{Tally, Traffic};
 use super::ethernet::{Interface, Payload, error_about, ip_bytes, report, transmit_own};
 use super::leasing::Leasing;
 use super::{Counters, DropReason, LinkId, Node, Verdict};
-use crate::forward::{Fib, Fragments, IcmpLimit, NextHop};
+use crate::forward::{Fib, Fragments, IcmpLimit, NextHop, Reassembly};
 use crate::neighbor::{Config, Entry, Neighbors, OwnId, OwnSet, Refused, Target};
 use crate::ports::Scheme;
 use crate::wire::icmp::{self, is_host};
@@ -125,6 +125,10 @@ pub struct Router {
     violations: guard::Reports,
     /// To shared addresses.
     fragments: Fragments<fragments::Held>,
+    /// To the router, or for it to answer.
+    reassembly: Reassembly,
+    /// The next identification of what the router cuts of its own.
+    identification: u16,
     transmits: VecDeque<(LinkId, Frame)>,
 }
 
@@ -179,6 +183,8 @@ impl Router {
             accounts: None,
             violations: guard::Reports::default(),
             fragments: Fragments::new(),
+            reassembly: Reassembly::new(),
+            identification: 0,
             transmits: VecDeque::new(),
         };
         for attached in &mut router.links {
@@ -284,7 +290,7 @@ impl Router {
         {
             if self.echo == EchoAnswer::Router {
                 // PE-ARP rule 80: an echo request names no owner, so the router answers.
-                return Ok(self.answer_echo(frame, now));
+                return self.answer_echo(frame, now);
             }
             let by_identifier = Ok(FlowKey { destination: request.source, ..*request });
             return self.pass_by(link, frame, &by_identifier, now);
@@ -400,10 +406,16 @@ impl Router {
         key: Result<FlowKey, Unkeyed>,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        // Only pings are put together: there is no other service.
+        if key == Err(Unkeyed::Fragment)
+            && Ipv4Packet::new_unchecked(frame.bytes()).next_header() == IpProtocol::Icmp
+        {
+            return self.answer_echo(frame, now);
+        }
         let key = key?;
         let own = key.destination_address;
         match key.kind {
-            FlowKind::EchoRequest => Ok(self.answer_echo(frame, now)),
+            FlowKind::EchoRequest => self.answer_echo(frame, now),
             FlowKind::Transport => {
                 self.send_error_from(own, frame, icmp::Error::PortUnreachable, now);
                 Err(DropReason::NoService)
@@ -413,14 +425,18 @@ impl Router {
         }
     }
 
-    fn answer_echo(&mut self, frame: &Frame, now: Instant) -> Verdict {
-        match icmp::echo_reply(ip_bytes(frame)) {
-            Some(reply) => {
-                self.originate(&reply, now);
-                Verdict::Delivered
+    fn answer_echo(&mut self, frame: &Frame, now: Instant) -> Result<Verdict, DropReason> {
+        let bytes = ip_bytes(frame);
+        let reply = if Piece::of(&Ipv4Packet::new_unchecked(bytes)).is_none() {
+            icmp::echo_reply(bytes)
+        } else {
+            match self.reassembly.add(bytes, now)? {
+                Some(request) => icmp::echo_reply(&request),
+                None => return Ok(Verdict::Delivered),
             }
-            None => DropReason::EchoDamaged.into(),
-        }
+        };
+        self.originate(&reply.ok_or(DropReason::EchoDamaged)?, now);
+        Ok(Verdict::Delivered)
     }
 
     /// Answers a packet that came by `link` with an ICMP error.
@@ -439,6 +455,9 @@ impl Router {
 
     /// Sends a packet that the router made.
     fn originate(&mut self, packet: &[u8], now: Instant) {
+        if self.originate_in_pieces(packet, now) {
+            return;
+        }
         let mut frame = Frame::from_packet(packet);
         let verdict = self.send_own(&mut frame, now).unwrap_or_else(Verdict::Dropped);
         transmit_own(&mut self.counters, &mut self.transmits, frame, verdict);

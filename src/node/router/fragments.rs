@@ -2,11 +2,15 @@
 //! that is too large for the next link is cut (RFC 1812 §4.2.2.7).
 
 use smoltcp::time::Instant;
+use smoltcp::wire::Ipv4Packet;
 
 use super::{Egress, Router};
 use crate::node::ethernet::{ip_bytes, key_of_fragment, transmit_own};
 use crate::node::{DropReason, LinkId, Verdict};
 use crate::wire::{Datagram, FlowKey, Frame, Medium, Piece, Segments, Unkeyed, fragments};
+
+/// Ports that belong to nobody unless they are configured (PE-ARP rule 71).
+const SYSTEM_PORTS: u16 = 1024;
 
 /// A later fragment that waits for the first one, and where it came from.
 #[derive(Debug)]
@@ -44,6 +48,32 @@ impl Router {
         while self.fragments.poll_expired().is_some() {
             self.counters.count_resolved(DropReason::FragmentTimeout.into());
         }
+    }
+
+    /// Cuts a packet of the router's own that is too large for its link; false where it is not. Its identification is of the
+    /// ports that nobody owns (PE-ARP rule 71), as its source may be a shared address.
+    pub(super) fn originate_in_pieces(&mut self, packet: &[u8], now: Instant) -> bool {
+        let view = Ipv4Packet::new_unchecked(packet);
+        let route = self.route(view.dst_addr(), view.next_header().into(), &FlowKey::of(&view));
+        let Ok(Some(egress)) = route else { return false };
+        let mtu = self.links[egress.link.0].mtu;
+        if packet.len() <= mtu {
+            return false;
+        }
+        let mut packet = packet.to_vec();
+        let mut view = Ipv4Packet::new_unchecked(&mut packet[..]);
+        self.identification = (self.identification + 1) % SYSTEM_PORTS;
+        view.set_ident(self.identification);
+        view.set_dont_frag(false);
+        view.fill_checksum();
+        let Some(pieces) = fragments(&packet, mtu) else { return false };
+        for piece in pieces {
+            let mut piece = Frame::from_packet(&piece);
+            let interface = &mut self.links[egress.link.0].interface;
+            let verdict = interface.output(egress.target, &mut piece, true, now);
+            transmit_own(&mut self.counters, &mut self.transmits, piece, verdict);
+        }
+        true
     }
 
     /// Sends a packet that may be cut in pieces that fit. What becomes of the first one is what becomes of the packet; the

@@ -197,3 +197,37 @@ fn pieces_for_nobody() {
     assert_eq!(icmp_of(packet_of(told)).kind, (3, 1));
     assert_eq!((counted["pending"], counted["unreachable"]), (-2, 2));
 }
+
+/// A ping that is larger than a packet can be is answered by one that is as large, in fragments as well.
+#[test]
+fn a_ping_in_fragments_is_answered() {
+    let mut bench = router_with_neighbors();
+    let data = [&[8, 0, 0, 0, 0, 77, 0, 3][..], &[0x5A; 4000]].concat();
+    for (to, number) in [(SHARED, 7), (OUTSIDE_ROUTER, 8)] {
+        let mut request = ip(SERVER, to, 1, &data);
+        smoltcp::wire::Icmpv4Packet::new_unchecked(&mut request[20..]).fill_checksum();
+        for part in [2960..4008, 0..1480] {
+            let outcome = bench.give(OUTSIDE, from_outside(&fragment(&request, number, part)));
+            assert!(
+                outcome.sent.is_empty() && !matches!(outcome.verdict, Verdict::Dropped(_)),
+                "{outcome:?}"
+            );
+        }
+        let outcome = bench.give(OUTSIDE, from_outside(&fragment(&request, number, 1480..2960)));
+        assert_eq!((outcome.verdict, outcome.counted["originated"]), (Verdict::Delivered, 3));
+        let mut reassembly = crate::forward::Reassembly::new();
+        let whole = outcome.sent.iter().filter_map(|(link, frame)| {
+            assert_eq!(*link, OUTSIDE);
+            assert!(packet_of(frame).len() <= 1500);
+            reassembly.add(packet_of(frame), bench.now).unwrap()
+        });
+        let whole: Vec<_> = whole.collect();
+        let reply = icmp_of(&whole[0]);
+        assert_eq!((reply.from, reply.kind, identifier_of(&whole[0])), (to, (0, 0), 77));
+        assert_eq!(reply.data, &data[8..]);
+    }
+    // Nobody puts datagrams together that are for no ping.
+    let whole = udp(FROM_SERVER, (OUTSIDE_ROUTER, 53), &[0; 4000]);
+    let later = fragment(&whole, 9, 1480..2960);
+    bench.give(OUTSIDE, from_outside(&later)).is_silent_drop(DropReason::Fragment);
+}
