@@ -41,7 +41,8 @@ impl Scene {
     #[track_caller]
     pub(crate) fn new(lab: Lab) -> Self {
         let ssh = Ssh::new();
-        let port = lab.ports(VICTIM)[0].0 + 22;
+        let ports = lab.ports(VICTIM).into_iter().flat_map(|(first, last)| first..=last).nth(22);
+        let port = ports.expect("a host has more than a few ports");
         let sshd = ssh.serve(&lab, VICTIM, port);
         // A flood is to reach the router, and not only its queue.
         lab.exec("lan", &["ip", "link", "set", "router", "txqueuelen", "20000"]).ok();
