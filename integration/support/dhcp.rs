@@ -9,13 +9,14 @@ use dhcproto::v4::{self, DhcpOption, MessageType, OptionCode, UnknownOption};
 use dhcproto::{Decodable, Decoder, Encodable};
 use nix::sys::signal::Signal;
 use pearp::dhcp::client;
-use pearp::link::{Device, Link, OffloadMode};
+use pearp::link::{Device, Link};
 use pearp::ports::Psid;
-use pearp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, Frame, Ipv4Packet, Medium, ipv4};
+use pearp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol, Frame, Ipv4Packet, ipv4};
 use smoltcp::time::Instant;
 use smoltcp::wire::UdpPacket;
 use tempfile::TempDir;
 
+use super::intruder::tap;
 use super::lab::{Lab, ROUTER};
 use super::process::Process;
 use super::requirements::machine;
@@ -107,7 +108,7 @@ pub(crate) struct Crowd {
 impl Crowd {
     #[track_caller]
     pub(crate) fn new(lab: &Lab, name: &str) -> Self {
-        Self { device: tap(lab, name), clients: HashMap::new() }
+        Self { device: tap(lab, "lan", name), clients: HashMap::new() }
     }
 
     fn transmit(&mut self, hardware: EthernetAddress) {
@@ -175,6 +176,25 @@ impl Crowd {
     }
 }
 
+/// A message of somebody who may not be who it says.
+pub(crate) struct Plea(v4::Message);
+
+impl Plea {
+    /// DHCPDISCOVER of a client that shares.
+    pub(crate) fn discover(hardware: EthernetAddress) -> Self {
+        let none = Ipv4Addr::UNSPECIFIED;
+        let mut message = v4::Message::new_with_id(1, none, none, none, none, hardware.as_bytes());
+        message.opts_mut().insert(DhcpOption::MessageType(MessageType::Discover));
+        message.opts_mut().insert(DhcpOption::ParameterRequestList(vec![OptionCode::from(OPTION_159)]));
+        Self(message)
+    }
+
+    /// The frame, from this Ethernet source.
+    pub(crate) fn from(&self, source: EthernetAddress) -> Frame {
+        to_everybody(source, &self.0.to_vec().expect("a message"))
+    }
+}
+
 /// From port 68 to port 67 of everybody.
 fn to_everybody(hardware: EthernetAddress, data: &[u8]) -> Frame {
     let bytes = ipv4::udp((Ipv4Addr::UNSPECIFIED, 68), (Ipv4Addr::BROADCAST, 67), data);
@@ -183,22 +203,13 @@ fn to_everybody(hardware: EthernetAddress, data: &[u8]) -> Frame {
     frame
 }
 
-#[track_caller]
-fn tap(lab: &Lab, name: &str) -> Device {
-    let devices =
-        format!("ip tuntap add mode tap {name} && ip link set {name} txqueuelen 10000 master lan up");
-    lab.exec("lan", &["sh", "-c", &devices]).ok();
-    let device = format!("{}:{name}", lab.netns("lan")).parse().expect("a name");
-    Device::open(&device, Medium::Ethernet, OffloadMode::Off).expect("the TAP was made")
-}
-
 /// {address, option 159 as it came}.
 pub(crate) type Given = (Ipv4Addr, Option<Vec<u8>>);
 
 impl Client {
     #[track_caller]
     pub(crate) fn new(lab: &Lab, name: &str, hardware: EthernetAddress) -> Self {
-        Self { device: tap(lab, name), hardware, xid: 0x7061 }
+        Self { device: tap(lab, "lan", name), hardware, xid: 0x7061 }
     }
 
     pub(crate) fn message(&self, kind: MessageType, listed: &[u8]) -> v4::Message {

@@ -1,5 +1,6 @@
 //! What tests with real programs in network namespaces share.
 
+pub(crate) mod attack;
 pub(crate) mod bulk;
 pub(crate) mod capture;
 pub(crate) mod dhcp;

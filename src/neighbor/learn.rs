@@ -95,12 +95,17 @@ impl Neighbors {
         if let Some(binding) = earlier_binding
             && binding.source > heard.source
         {
+            // PE-ARP rule 109: who has a lease claims that, and no more.
+            let leased = |record: &Record| binding.records.iter().any(|held| names(&held.record, record));
+            let beyond = |record: &Record| !record.is_withdrawn() && !leased(record);
+            if self.is_told_of(heard.ip) && heard.records.iter().any(beyond) {
+                return Err(Refused::NotLeased);
+            }
             // A plain answer of a host that speaks PE-ARP tells nothing new.
             self.note_shared(heard, now);
             return Ok(());
         }
-        // PE-ARP rule 121: who owns what of it was told, and not by the link.
-        if self.config.authority && self.table.scheme(heard.ip).is_some() {
+        if self.is_told_of(heard.ip) {
             return Err(Refused::NotLeased);
         }
         let records = merge(earlier_binding, heard, now);
@@ -143,6 +148,11 @@ impl Neighbors {
             disputed,
         };
         self.install(binding, now)
+    }
+
+    /// PE-ARP rule 121: whether it is told who owns what of an address, and not by the link.
+    pub(super) fn is_told_of(&self, ip: Ipv4Addr) -> bool {
+        self.config.authority && self.table.scheme(ip).is_some()
     }
 
     /// PE-ARP rule 29: who answered a question takes the place of those who did not for longest.

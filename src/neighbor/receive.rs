@@ -244,9 +244,7 @@ impl Neighbors {
 
     /// Whether an authority knows that nobody owns what is asked (PE-ARP rule 121).
     fn has_no_owner(&self, asked: PeAddress) -> bool {
-        self.config.authority
-            && self.table.scheme(asked.ip).is_some()
-            && self.table.lookup(asked.ip, asked.protocol, asked.port).is_none()
+        self.is_told_of(asked.ip) && self.table.lookup(asked.ip, asked.protocol, asked.port).is_none()
     }
 
     /// The block of the asked port, where all of it is without an owner; else what was asked alone.

@@ -230,10 +230,16 @@ impl Router {
     fn receive(&mut self, link: LinkId, frame: &mut Frame, now: Instant) -> Verdict {
         let Some(attached) = self.links.get_mut(link.0) else { return DropReason::LinkError.into() };
         match attached.interface.receive(frame, now) {
-            Err(reason) => reason.into(),
+            Err(reason) => {
+                self.report_arp(link, frame, reason, now);
+                reason.into()
+            }
             Ok(Payload::Arp(verdict)) => verdict,
             Ok(Payload::Ipv4 { source, .. }) if self.is_dhcp(link, frame.bytes()) => {
-                self.receive_dhcp(link, source, frame, now).unwrap_or_else(Verdict::Dropped)
+                self.receive_dhcp(link, source, frame, now).unwrap_or_else(|reason| {
+                    self.report_dhcp(link, source, reason, now);
+                    reason.into()
+                })
             }
             // RFC 1812 §5.3.4: what came as a link-layer broadcast is not forwarded.
             Ok(Payload::Ipv4 { unicast: false, .. }) => DropReason::NotOurFrame.into(),

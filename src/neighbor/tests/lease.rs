@@ -1,6 +1,7 @@
 //! Sets that are leased: the own one, and those of others that an authority is told of.
 
 use super::*;
+use crate::wire::ESP;
 
 /// A host whose lease of PSID 1 has 20 s left, in use.
 fn leased() -> Rig {
@@ -112,6 +113,23 @@ fn an_authority_believes_what_it_is_told() {
     assert!(rig.take_sent().is_empty());
     // Another address on the link has nothing to do with it.
     assert_eq!(rig.hear(&announce(B, OTHER, &[psid("0,4,1")])), Ok(()));
+}
+
+/// Rule 109: who has a lease claims that or a part of it; what it claims beside is counted, and changes nothing.
+#[test]
+fn a_lease_is_all_that_its_host_may_claim() {
+    let mut rig = authority();
+    rig.engine.grant(SHARED, A, &[psid("0,4,1"), portless(ESP)], rig.now).unwrap();
+    for part in [psid("0,4,1"), range(4096, 8191), of(TCP, range(5000, 5010)), psid("0,8,16"), portless(ESP)]
+    {
+        assert_eq!(rig.hear(&announce(A, SHARED, &[part])), Ok(()), "{part:?}");
+    }
+    assert_eq!(rig.hear(&announce(A, SHARED, &[psid("0,4,1"), withdrawn(psid("0,4,2"))])), Ok(()));
+    for more in [psid("0,4,2"), range(4096, 8192), psid("0,3,0"), full(), portless(TCP)] {
+        let claim = announce(A, SHARED, &[psid("0,4,1"), more]);
+        assert_eq!(rig.hear(&claim), Err(Refused::NotLeased), "{more:?}");
+    }
+    assert_eq!((rig.owner(5000), rig.owner(9000)), (Some(A), None));
 }
 
 /// Leases of a host replace each other; none are left with an empty list.

@@ -147,6 +147,10 @@ fn icmp(us: Us, cases: &mut Cases) {
     for len in [0, 1, 19, 20, 23] {
         about(&format!("{len} bytes of a packet"), &sent[..len], DropReason::Truncated);
     }
+    // Rule 111: C tells of what it did not get, and A hears it only where no router is between them.
+    let forged = frame(us, &icmp_error(WHOLE, SHARED, (3, 4), &udp((SHARED, 5000), (SERVER, 53), b"")));
+    let router = End::dropped(DropReason::SpoofedError);
+    cases.add("an error about a packet to the server", forged, router.clone(), End::forwarded(TUN));
     // Rule 63: A takes identifications from its set, so that its own one is known.
     for (identification, host) in [(5000, End::forwarded(TUN)), (9000, End::dropped(DropReason::NotOurPort))]
     {
@@ -168,7 +172,7 @@ fn icmp(us: Us, cases: &mut Cases) {
     );
     let error = frame(us, &icmp_error(WHOLE, SHARED, (3, 1), &echo_request(SHARED, SERVER, 8000)));
     let unmapped = End::dropped(DropReason::EchoIdentifier);
-    cases.add("an error about a ping that was not sent", error, End::forwarded(LAN), unmapped.clone());
+    cases.add("an error about a ping that was not sent", error, router, unmapped.clone());
     for identifier in [5000, 8000, 9000] {
         let reply = frame(us, &echo_reply(WHOLE, SHARED, identifier));
         let what = format!("an echo reply to {identifier}, which nobody sent");

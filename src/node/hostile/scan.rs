@@ -1,6 +1,7 @@
 //! Port scans: few questions, and no live traffic waits for them.
 
 use smoltcp::time::Instant;
+use smoltcp::wire::Ipv4Cidr;
 
 use super::*;
 use crate::node::RouterConfig;
@@ -244,4 +245,43 @@ fn a_program_that_scans_asks_one_question_per_set() {
     }
     assert_eq!(questions.0.len(), 14, "one for each set that is neither its own nor B's");
     assert!(questions.0.values().all(|times| times.len() <= 3));
+}
+
+/// Rules 46 to 48 and 121: every port of 256 addresses in about four minutes; without optimization, one of each 64.
+/// Who learns owners asks what the link allows, and no more; who is told of them asks nobody. No more packets wait
+/// than there is room for.
+#[test]
+fn a_scan_of_every_port_of_256_addresses() {
+    const ADDRESSES: u8 = 255;
+    const PER_SECOND: usize = 200;
+    const STEP: usize = if cfg!(debug_assertions) { 64 } else { 1 };
+    let scheme: Scheme = "0,4".parse().unwrap();
+    let scanned = |n: u8| Ipv4Addr::new(198, 18, 0, n);
+    for authority in [false, true] {
+        let now = Instant::from_secs(1);
+        let shared = (0..=ADDRESSES).map(|n| (scanned(n), scheme)).collect();
+        let mut config = RouterConfig { shared, authority, ..router_config() };
+        let network = Ipv4Cidr::new(Ipv4Addr::new(198, 18, 255, 1), 16);
+        config.links[LAN.0].address = network;
+        let mut bench = Bench { node: Router::new(config, now), now };
+        bench.pass(Duration::from_secs(5));
+        bench.give(OUTSIDE, plain_arp(1, (SERVER_MAC, SERVER), (EthernetAddress([0; 6]), OUTSIDE_ROUTER)));
+        let start = bench.now;
+        let (mut asked, mut waiting) = (0, 0);
+        for port in (0..=u16::MAX).step_by(STEP) {
+            let probes = (0..=ADDRESSES).map(|n| from_outside((scanned(n), port)));
+            let (sent, _) = give_all(&mut bench, OUTSIDE, probes);
+            asked += sent.iter().filter(|(_, frame)| message_of(frame).is_some()).count();
+            waiting = bench.node.counters().pending.max(waiting);
+            let (sent, _) = bench.pass(Duration::from_millis(4) * STEP as u32);
+            asked += sent.iter().filter(|(_, frame)| message_of(frame).is_some()).count();
+        }
+        let seconds = (bench.now - start).secs() as usize + 1;
+        let most = if authority { 0 } else { PER_SECOND * (seconds + 1) };
+        assert!(asked <= most, "{asked} questions in {seconds} s");
+        // The packets of one question for each of 16 sets of each address; else what is told to the server outside.
+        let room = if authority { 16 } else { 256 * 16 * 16 };
+        assert!(waiting <= room, "{waiting} wait");
+        assert!(bench.node.counters().is_balanced());
+    }
 }

@@ -7,14 +7,16 @@
 //! ```
 
 use core::net::Ipv4Addr;
+use std::collections::BTreeMap;
 
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::EthernetAddress;
+use smoltcp::wire::{ArpRepr, EthernetAddress, EthernetFrame};
 
-use super::{Attached, Router};
+use super::{Attached, NextHop, Router};
 use crate::neighbor::Target;
+use crate::node::ethernet::Arp;
 use crate::node::{DropReason, LinkId};
-use crate::wire::{Datagram, FlowKey, FlowKind, ICMP, Unkeyed};
+use crate::wire::{Datagram, FlowKey, FlowKind, Frame, ICMP, Unkeyed};
 
 /// Between two log lines of one kind (PE-ARP rule 113).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,7 +34,7 @@ pub(super) struct Violation {
 /// What the guard has logged.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    lines: [Option<Line>; 5],
+    lines: BTreeMap<DropReason, Line>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,19 +47,12 @@ struct Line {
 impl Reports {
     /// Whether a violation may have a line now; how many had none since the last one.
     fn allow(&mut self, reason: DropReason, now: Instant) -> Option<u64> {
-        let slot = match reason {
-            DropReason::SpoofedAddress => 0,
-            DropReason::SpoofedPort => 1,
-            DropReason::SpoofedError => 2,
-            DropReason::SpoofedFragment => 3,
-            _ => 4,
-        };
-        match &mut self.lines[slot] {
+        match self.lines.get_mut(&reason) {
             Some(line) if now < line.at + REPORT_INTERVAL => {
                 line.untold += 1;
                 None
             }
-            line => line.replace(Line { at: now, untold: 0 }).map_or(Some(0), |line| Some(line.untold)),
+            _ => Some(self.lines.insert(reason, Line { at: now, untold: 0 }).map_or(0, |line| line.untold)),
         }
     }
 }
@@ -103,6 +98,68 @@ impl Router {
         }
     }
 
+    /// Logs ARP of either kind that says what its sender may not say (PE-ARP rules 109 and 121).
+    // Rare, and long.
+    #[cold]
+    pub(super) fn report_arp(&mut self, link: LinkId, frame: &Frame, reason: DropReason, now: Instant) {
+        let interface = &self.links[link.0].interface;
+        let message = match reason {
+            DropReason::ArpSender
+            | DropReason::PeArpNotSpoken
+            | DropReason::PlainForShared
+            | DropReason::OffLinkClaim
+            | DropReason::Unsolicited
+            | DropReason::NotLeased
+            | DropReason::NoAuthority
+            | DropReason::SolicitAll
+            | DropReason::TableFull => Arp::parse(frame, interface.pro),
+            _ => return,
+        };
+        let (sender, port, claim) = match &message {
+            Ok(Arp::Pe(message)) => {
+                let claim = message.records.first().map(|record| record.claim.to_string());
+                (message.sender.ip, message.sender.port, claim)
+            }
+            // The answer of a legacy host may just be late.
+            Ok(Arp::Plain(_)) if reason == DropReason::Unsolicited => return,
+            Ok(Arp::Plain(ArpRepr::EthernetIpv4 { source_protocol_addr, .. })) => {
+                (*source_protocol_addr, None, None)
+            }
+            _ => return,
+        };
+        if let Some(untold) = self.violations.allow(reason, now) {
+            let from = EthernetFrame::new_unchecked(frame.bytes()).src_addr();
+            tracing::warn!(
+                link = %interface.name, %from, %sender, ?port, ?claim, untold, reason = reason.name(),
+                "ignored ARP that its sender may not send"
+            );
+        }
+    }
+
+    /// Logs a DHCP message that was not from its client, or one too many.
+    #[cold]
+    pub(super) fn report_dhcp(
+        &mut self,
+        link: LinkId,
+        from: EthernetAddress,
+        reason: DropReason,
+        now: Instant,
+    ) {
+        if let Some(untold) = self.violations.allow(reason, now) {
+            let link = &self.links[link.0].interface.name;
+            tracing::warn!(%link, %from, untold, reason = reason.name(), "dropped a DHCP message");
+        }
+    }
+
+    /// PE-ARP rule 111, of a host with an address of its own: it was asked for what it tells of, or routes it.
+    fn may_tell(&self, link: LinkId, source: Ipv4Addr, key: &Result<FlowKey, Unkeyed>) -> bool {
+        let Ok(FlowKey { kind: FlowKind::IcmpError, embedded_destination: Some(about), .. }) = key else {
+            return true;
+        };
+        let behind = |next_hop: NextHop<LinkId>| next_hop.link == link && next_hop.gateway.is_some();
+        *about == source || self.fib.lookup(*about).is_some_and(behind)
+    }
+
     /// Whether `from` may send from `source`; `datagram` is that of a fragment.
     pub(super) fn judge(
         &self,
@@ -122,15 +179,20 @@ impl Router {
         if !here {
             return Err(Violation { reason: DropReason::SpoofedAddress, owner: None, binding: None });
         }
-        if !attached.pe || !attached.prefix.contains_addr(&source) {
+        if !attached.pe {
             return Ok(());
         }
         if attached.interface.neighbors.is_shared(source) {
-            attached.judge_sharer(from, source, key, datagram)
-        } else {
-            // Nobody says what a host has that is not in the table. One that moves is heard of by ARP before it sends.
-            attached.judge_owner(from, Target::gateway(source), DropReason::SpoofedAddress, true)
+            return attached.judge_sharer(from, source, key, datagram);
         }
+        if attached.prefix.contains_addr(&source) {
+            // Nobody says what a host has that is not in the table. One that moves is heard of by ARP before it sends.
+            attached.judge_owner(from, Target::gateway(source), DropReason::SpoofedAddress, true)?;
+        }
+        if !self.may_tell(link, source, key) {
+            return Err(Violation { reason: DropReason::SpoofedError, owner: None, binding: None });
+        }
+        Ok(())
     }
 }
 

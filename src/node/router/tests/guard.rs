@@ -120,6 +120,29 @@ fn an_error_about_what_its_sender_did_not_get_is_dropped() {
     }
 }
 
+/// Rule 111 is for every host of a LAN, also for one with an address of its own; one that routes tells of what it routes.
+#[test]
+fn an_error_of_a_whole_address_is_about_what_it_got() {
+    let mut config = router_config();
+    let behind: Ipv4Cidr = "192.168.7.0/24".parse().unwrap();
+    config.routes.push(Route { prefix: behind, gateway: WHOLE });
+    let mut bench = Bench { node: Router::new(config, Instant::ZERO), now: Instant::ZERO };
+    bench.give(OUTSIDE, plain_arp(1, (SERVER_MAC, SERVER), (EthernetAddress([0; 6]), OUTSIDE_ROUTER)));
+    let far = Ipv4Addr::new(192, 168, 7, 9);
+    for source in [WHOLE, far] {
+        let error = |about: &[u8]| icmp_error(source, SERVER, (3, 4), about);
+        for about in [udp(FROM_SERVER, (source, 9), b""), udp(FROM_SERVER, (far, 9), b"")] {
+            bench.give(LAN, from(C, &error(&about))).is_forwarded(OUTSIDE);
+        }
+        for about in [udp(FROM_SERVER, TO_B, b""), udp(FROM_SERVER, (FAR, 9), b"")] {
+            bench.give(LAN, from(C, &error(&about))).is_silent_drop(DropReason::SpoofedError);
+        }
+    }
+    // To a sharer, about its flow with somebody else.
+    let forged = icmp_error(WHOLE, SHARED, (5, 1), &udp(TO_A, FROM_SERVER, b""));
+    bench.give(LAN, from(C, &forged)).is_silent_drop(DropReason::SpoofedError);
+}
+
 /// PE-ARP rule 64: nothing in ESP says which sharer sends it.
 #[test]
 fn esp_is_from_any_sharer() {
