@@ -189,7 +189,7 @@ fn dns_question(name: &str) -> Vec<u8> {
 }
 
 /// A resolver at a node, without what would need more of a machine.
-fn unbound(lab: &Lab, node: &str, directory: &Path, listen: &str, more: &str) -> Process {
+pub(crate) fn unbound(lab: &Lab, node: &str, directory: &Path, listen: &str, more: &str) -> Process {
     let config = directory.join(format!("{node}.conf"));
     let text = format!(
         "server:\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n use-syslog: no\n interface: {listen}\n \

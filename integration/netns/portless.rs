@@ -15,23 +15,29 @@ fn trace(lab: &Lab, node: &str, protocol: u8, to: &str) -> String {
     run(command.args(one_by_one).args(["-P", &protocol.to_string(), to])).ok()
 }
 
+/// Reserves more for those hosts: {PSID, what their reservations say}. Router and hosts know of it when this returns.
+#[track_caller]
+pub(crate) fn reserve(lab: &Lab, reserved: &[(u8, &str)]) {
+    let pools = Path::new("/run/pearp/labs").join(lab.name()).join("dhcp.toml");
+    let mut text = fs::read_to_string(&pools).expect("the lab has pools");
+    for (psid, more) in reserved {
+        let psid = format!("\npsid = {psid}\n");
+        assert!(text.contains(&psid), "{text}");
+        text = text.replace(&psid, &format!("{psid}{more}\n"));
+    }
+    fs::write(&pools, text).expect("a file can be written");
+    lab.run(&["restart", "router"]).ok();
+    for (psid, _) in reserved {
+        lab.run(&["restart", &format!("h{psid}")]).ok();
+    }
+}
+
 /// Rules 66, 94 and 105: GRE is h1's by number, and all the rest h2's; what they answer leaves.
 #[test]
 fn every_protocol_reaches_its_owner() {
     let lab = Lab::up();
     assert!(trace(&lab, "inet", 47, SHARED).contains("!H"), "nobody owns GRE");
-    let pools = Path::new("/run/pearp/labs").join(lab.name()).join("dhcp.toml");
-    let text = fs::read_to_string(&pools).expect("the lab has pools");
-    let reserved = |text: String, psid: u8, more: &str| {
-        let psid = format!("\npsid = {psid}\n");
-        assert!(text.contains(&psid), "{text}");
-        text.replace(&psid, &format!("{psid}{more}\n"))
-    };
-    let text = reserved(text, 1, "portless = [47]");
-    fs::write(&pools, reserved(text, 2, "residual = true")).expect("a file can be written");
-    for node in ["router", "h1", "h2"] {
-        lab.run(&["restart", node]).ok();
-    }
+    reserve(&lab, &[(1, "portless = [47]"), (2, "residual = true")]);
     for (protocol, owner) in [(47, "h1"), (51, "h2")] {
         let forwarded =
             || ["h1", "h2"].map(|host| lab.pearp_json(host, &["status"])["counters"]["forwarded"].clone());

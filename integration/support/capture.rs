@@ -27,6 +27,7 @@ const BUFFER: &str = "32768";
 const ETHERNET_HEADER: usize = 14;
 const TCP_DATA_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
+const MORE_FRAGMENTS: u8 = 0x20;
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
 
@@ -155,6 +156,26 @@ impl Captured {
     /// The identifier of ICMP echo.
     pub(crate) fn echo_identifier(&self) -> u16 {
         self.word(4)
+    }
+
+    /// The identification, which all fragments of a datagram have in common.
+    pub(crate) fn identification(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[4], self.bytes[5]])
+    }
+
+    /// Where in its datagram this is, in bytes.
+    pub(crate) fn fragment_offset(&self) -> usize {
+        usize::from(u16::from_be_bytes([self.bytes[6], self.bytes[7]]) & 0x1FFF) * 8
+    }
+
+    /// Whether this is a part of a datagram.
+    pub(crate) fn is_fragment(&self) -> bool {
+        self.bytes[6] & MORE_FRAGMENTS != 0 || self.fragment_offset() != 0
+    }
+
+    /// Whether it left the host of the lab with this number.
+    pub(crate) fn is_from_host(&self, number: u8) -> bool {
+        self.ethernet.is_some_and(|addresses| addresses[6..] == [2, 0, 0, 0, 2, number])
     }
 
     /// Type of an ICMP message.

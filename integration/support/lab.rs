@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::process::{Finished, run, run_with_input};
+use super::process::{Finished, Process, run, run_with_input};
 use super::requirements::{machine, repository};
 use super::wait::await_true;
 
@@ -195,6 +195,32 @@ impl Lab {
         let at = words.iter().position(|word| word == "--ready-fd").expect("the lab waits for it");
         words.drain(at..at + 2);
         words
+    }
+
+    /// Ends the process of a node and runs it again with other arguments; from now on it belongs to the test.
+    #[track_caller]
+    pub(crate) fn run_again(&self, node: &str, change: impl FnOnce(&mut Vec<String>)) -> Process {
+        let mut arguments = self.arguments(node);
+        change(&mut arguments);
+        self.end(node, Signal::SIGTERM);
+        let process = Process::start(self.command(node, &machine().pearp).args(arguments));
+        await_true("a node that serves", || self.serves(node));
+        process
+    }
+
+    /// The router again, with more options.
+    #[track_caller]
+    pub(crate) fn router_with(&self, options: &[&str]) -> Process {
+        self.run_again("router", |arguments| {
+            arguments.extend(options.iter().map(|option| (*option).to_owned()));
+        })
+    }
+
+    /// Sets something of the kernel in the namespace of a node.
+    #[track_caller]
+    pub(crate) fn set_kernel(&self, node: &str, setting: &str, value: &str) {
+        let script = "echo \"$1\" >\"/proc/sys/net/ipv4/$0\"";
+        self.exec(node, &["sh", "-c", script, setting, value]).ok();
     }
 
     /// What a node says of itself; nothing where it does not answer yet.

@@ -8,6 +8,7 @@ pub(crate) mod dhcpd;
 pub(crate) mod intruder;
 pub(crate) mod lab;
 pub(crate) mod process;
+pub(crate) mod raw;
 pub(crate) mod requirements;
 pub(crate) mod sandbox;
 pub(crate) mod ssh;

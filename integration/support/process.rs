@@ -15,6 +15,9 @@ use super::wait::{PATIENCE, within};
 /// The bound for a program that is expected to end.
 const RUN_LIMIT: Duration = Duration::from_secs(120);
 
+/// For the output of a program that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What a program left when it had ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
@@ -165,13 +168,16 @@ impl Process {
         self.child.try_wait().expect("it is our child").is_none()
     }
 
-    /// Closes its standard input and waits for its end; the exit code.
+    /// Closes its standard input and waits for its end; the exit code. All that it has written is in the transcript then.
     #[track_caller]
     pub(crate) fn finish(&mut self) -> Option<i32> {
         self.stdin = None;
         let Some(status) = within(PATIENCE, || self.child.try_wait().expect("it is our child")) else {
             panic!("{} does not end:\n{}", self.shown, self.transcript());
         };
+        // Unless something that it started holds its output still.
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
         status.code()
     }
 }

@@ -38,10 +38,13 @@ const TOOLS: &[(&str, &str)] = &[
     ("ssh-keygen", "openssh-client"),
     ("sshd", "openssh-server"),
     ("tcpdump", "tcpdump"),
+    ("tracepath", "iputils-tracepath"),
     ("traceroute", "traceroute"),
     ("tshark", "tshark"),
     ("unbound", "unbound"),
     ("unshare", "util-linux"),
+    ("wg", "wireguard-tools"),
+    ("wireguard-go", "wireguard-go"),
     ("wrk", "wrk"),
 ];
 

@@ -156,6 +156,12 @@ impl Web {
         Self { _process: process, directory }
     }
 
+    /// One more program, a shell script, below `/cgi-bin/`; what it writes is the page.
+    pub(crate) fn add_program(&self, name: &str, script: &str) {
+        let text = format!("#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n{script}\n");
+        executable(&self.directory.path().join("cgi-bin").join(name), &text);
+    }
+
     /// One more page.
     pub(crate) fn add(&self, name: &str, content: &[u8]) {
         fs::write(self.directory.path().join(name), content).expect("a page");

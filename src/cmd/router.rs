@@ -12,7 +12,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 
 use super::arp::table;
 use super::leasing::LeaseStore;
-use super::serve::{ServeArgs, counters, link, parse_hardware};
+use super::serve::{MIN_MTU, ServeArgs, counters, link, parse_hardware};
 use super::{explain, leases};
 use crate::dhcp::{Lease, LeaseState, Server, ServerLink};
 use crate::link::{DeviceName, Link, Offloads};
@@ -26,8 +26,9 @@ const EXAMPLES: &str = "Example, in a namespace of its own, with TAPs that are p
                --outside lab-wan:router,address=203.0.113.1/24,mac=02:00:00:00:01:01 \\
                --shared 198.51.100.2=0,4
 
-LINK is DEVICE,address=ADDRESS/LENGTH,mac=MAC. DEVICE is [NETNS:]TAP, or fd:N where whoever starts the router has opened
-the TAP as descriptor N: then it needs no privilege, and runs as any user. SIGTERM or Ctrl-C ends the router.";
+LINK is DEVICE,address=ADDRESS/LENGTH,mac=MAC[,mtu=BYTES]; its MTU is that of --mtu where it has none of its own.
+DEVICE is [NETNS:]TAP, or fd:N where whoever starts the router has opened the TAP as descriptor N: then it needs no privilege,
+and runs as any user. SIGTERM or Ctrl-C ends the router.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -62,6 +63,8 @@ struct LinkArg {
     device: DeviceName,
     address: Ipv4Cidr,
     hardware: EthernetAddress,
+    /// Where it is another one than that of all links.
+    mtu: Option<u16>,
 }
 
 impl FromStr for LinkArg {
@@ -70,18 +73,22 @@ impl FromStr for LinkArg {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(',');
         let device = parts.next().unwrap_or_default().parse()?;
-        let (mut address, mut hardware) = (None, None);
+        let (mut address, mut hardware, mut mtu) = (None, None, None);
         for part in parts {
             match part.split_once('=') {
                 Some(("address", value)) => address = Some(parse_address(value)?),
                 Some(("mac", value)) => hardware = Some(parse_hardware(value)?),
-                _ => return Err(format!("`{part}` is neither address=ADDRESS/LENGTH nor mac=MAC")),
+                Some(("mtu", value)) => mtu = Some(parse_mtu(value)?),
+                _ => {
+                    return Err(format!("`{part}` is none of address=ADDRESS/LENGTH, mac=MAC and mtu=BYTES"));
+                }
             }
         }
         Ok(Self {
             device,
             address: address.ok_or("address=ADDRESS/LENGTH is missing")?,
             hardware: hardware.ok_or("mac=MAC is missing")?,
+            mtu,
         })
     }
 }
@@ -98,6 +105,11 @@ pub(super) fn parse_address(text: &str) -> Result<Ipv4Cidr, String> {
         return Err(format!("{} is not a host's address in its network", cidr.address()));
     }
     Ok(cidr)
+}
+
+fn parse_mtu(text: &str) -> Result<u16, String> {
+    let bytes = text.parse().ok().filter(|bytes| *bytes >= MIN_MTU);
+    bytes.ok_or_else(|| format!("`{text}` is no MTU: write {MIN_MTU} to {} bytes", u16::MAX))
 }
 
 fn parse_echo(text: &str) -> Result<EchoAnswer, String> {
@@ -159,7 +171,7 @@ pub(super) fn run(args: RouterArgs) -> anyhow::Result<()> {
                 role: *role,
                 hardware: link.hardware,
                 address: link.address,
-                mtu: args.serve.mtu(),
+                mtu: link.mtu.map_or(args.serve.mtu(), usize::from),
             })
             .collect(),
         shared,
@@ -306,4 +318,25 @@ impl Service for RouterService {
     }
 
     fn stop(&mut self, _now: Instant) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_may_have_an_mtu_of_its_own() {
+        let parse = |more: &str| {
+            let text = format!("lan:router,address=198.51.100.1/24,mac=02:00:00:00:00:01{more}");
+            text.parse().map(|link: LinkArg| link.mtu)
+        };
+        assert_eq!(parse(""), Ok(None));
+        for (mtu, bytes) in [(",mtu=576", 576), (",mtu=1492", 1492), (",mtu=65535", 65_535)] {
+            assert_eq!(parse(mtu), Ok(Some(bytes)));
+        }
+        for wrong in [",mtu=575", ",mtu=65536", ",mtu=", ",mtu=-1", ",mtu=1e3"] {
+            assert!(parse(wrong).is_err_and(|error| error.contains("576 to 65535")), "{wrong}");
+        }
+        assert!(parse(",mut=1492").is_err_and(|error| error.contains("mtu=BYTES")));
+    }
 }

@@ -20,6 +20,9 @@ use crate::wire::{Medium, is_station, pe_arp};
 /// The default of `--sandbox`.
 const SANDBOX_VARIABLE: &str = "PEARP_SANDBOX";
 
+/// The least MTU of a link, in bytes: every host takes datagrams of this size (RFC 791 §3.1).
+pub(super) const MIN_MTU: u16 = 576;
+
 /// Options of every node process.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -33,7 +36,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     /// Largest IP packet of the links, in bytes
-    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u16).range(576..))]
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u16).range(i64::from(MIN_MTU)..))]
     mtu: u16,
     /// Take super-frames and open checksums from the kernel and pass them on in one piece, as far as it has these
     /// offloads: `on`; or have frames of wire size: `off`
