@@ -20,7 +20,8 @@ use crate::ports::{Portless, Psid, Scheme};
 
 /// How long an offer stands.
 const OFFER_TIME: Duration = Duration::from_secs(60);
-/// Offers that stand on one link at a time: what a flood of made-up clients can take away from others.
+/// Offers that stand on one link at a time: what a flood of made-up clients can take away from others. The oldest one
+/// makes room, so that whoever takes an offer at once gets it, unless there are so many others meanwhile.
 const MAX_OFFERS_PER_LINK: usize = 256;
 /// Leases of one link-layer address at a time, as many as PE-ARP rule 46 lets it claim.
 const MAX_LEASES_PER_HARDWARE: usize = 16;
@@ -155,6 +156,14 @@ struct Grant {
     reply: Option<Reply>,
 }
 
+/// An offer that stands.
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    until: Instant,
+    /// When the slot is free, if nobody takes it.
+    rests: Instant,
+}
+
 /// Who asks, and on which network.
 struct Context<'a> {
     request: &'a Request,
@@ -173,7 +182,7 @@ pub struct Server {
     /// Slots that are kept for somebody, and the place of their reservation.
     reserved: HashMap<Slot, usize>,
     /// Offers that stand, by link.
-    offers: FxHashMap<usize, FxHashMap<Slot, Instant>>,
+    offers: FxHashMap<usize, FxHashMap<Slot, Offer>>,
     /// Pools without a free slot, by network and kind, are not searched before.
     full: FxHashMap<(Ipv4Cidr, bool), Instant>,
     limit: Limit,
@@ -516,16 +525,24 @@ impl Server {
         self.table.of_hardware(hardware).filter(others).count() >= MAX_LEASES_PER_HARDWARE
     }
 
-    /// Notes an offer on a link; false where too many stand.
-    fn note_offer(&mut self, link: usize, slot: Slot, now: Instant) -> bool {
+    /// Notes an offer on a link, and until when its slot rests otherwise.
+    fn note_offer(&mut self, link: usize, slot: Slot, rests: Instant, now: Instant) {
         let offers = self.offers.entry(link).or_default();
-        if !offers.contains_key(&slot) && offers.len() >= MAX_OFFERS_PER_LINK {
-            offers.retain(|_, until| *until > now);
-            if offers.len() >= MAX_OFFERS_PER_LINK {
-                return false;
-            }
+        if let Some(offer) = offers.get_mut(&slot).filter(|offer| now < offer.until) {
+            offer.until = now + OFFER_TIME;
+            return;
         }
-        offers.insert(slot, now + OFFER_TIME);
-        true
+        if offers.len() >= MAX_OFFERS_PER_LINK {
+            offers.retain(|_, offer| now < offer.until);
+        }
+        let oldest = offers.iter().min_by_key(|(slot, offer)| (offer.until, **slot)).map(|(slot, _)| *slot);
+        if let Some(oldest) = oldest.filter(|_| offers.len() >= MAX_OFFERS_PER_LINK)
+            && let Some(Offer { rests, .. }) = offers.remove(&oldest)
+            && let Some(lease) = self.table.get(oldest).filter(|lease| lease.state == LeaseState::Offered)
+        {
+            let lease = Lease { state: LeaseState::Released, until: rests, ..lease.clone() };
+            self.table.insert(lease);
+        }
+        offers.insert(slot, Offer { until: now + OFFER_TIME, rests });
     }
 }

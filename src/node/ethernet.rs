@@ -198,6 +198,10 @@ impl Interface {
             Err(_) => self.neighbors.owns(ip, protocol, None),
             // PE-ARP rule 64: nothing in it says which sharer sends it.
             Ok(FlowKey { kind: FlowKind::Tunnel, source: None, .. }) => self.neighbors.is_own(ip),
+            // PE-ARP rule 61: an echo reply has the identifier of the request.
+            Ok(FlowKey { kind: FlowKind::EchoReply, destination, .. }) => {
+                self.neighbors.owns(ip, protocol, destination)
+            }
             // Of an ICMP error, what is embedded.
             Ok(key) => self.neighbors.owns(ip, key.protocol, key.source),
         }

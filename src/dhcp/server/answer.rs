@@ -21,14 +21,15 @@ impl Server {
         }
         // PE-ARP rule 96: without a fitting pool there is no offer.
         let Some(slot) = self.choose(context) else { return Ok(()) };
-        if self.has_enough(request.hardware, slot, now) || !self.note_offer(arrival.link, slot, now) {
+        if self.has_enough(request.hardware, slot, now) {
             return Err(Refused::Limit);
         }
+        let rests = self.table.get(slot).map_or(now, |lease| lease.rest_end(self.config.rest));
+        self.note_offer(arrival.link, slot, rests, now);
         let mine = self.table.get(slot).filter(|lease| lease.client == request.client);
         if !mine.is_some_and(|lease| lease.is_live(now) && lease.state == LeaseState::Bound) {
             let mut lease = self.lease(context, slot);
             // PE-ARP rule 74: to offer a set to the client that had it does not end its rest.
-            let rests = self.table.get(slot).map_or(now, |lease| lease.rest_end(self.config.rest));
             (lease.state, lease.until) = (LeaseState::Offered, rests.max(now + OFFER_TIME));
             self.table.insert(lease);
         }

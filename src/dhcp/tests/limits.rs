@@ -1,6 +1,6 @@
 //! What is no message, and too many of them.
 
-use MessageType::{Discover, Offer, Request};
+use MessageType::{Discover, Offer, Release, Request};
 use proptest::prelude::*;
 
 use super::*;
@@ -60,17 +60,38 @@ fn one_link_layer_address_has_sixteen_leases() {
     bench.lease(sharer(2), at(200));
 }
 
+/// The oldest offers make room: who takes one at once has a lease in the middle of the flood.
 #[test]
 fn made_up_clients_take_so_many_offers() {
     let file = FILE.replace("[0, 4]", "[0, 10]");
     let mut bench = Bench::new(&file);
     let flood = |n: u16| ask(Discover, EthernetAddress([2, 9, 9, 9, (n >> 8) as u8, n as u8]));
     let now = |n: u16| Instant::from_millis(i64::from(n));
-    let offered =
-        (0..1000).filter(|n| bench.try_give(&flood(*n), now(*n)).is_ok_and(|a| a.is_some())).count();
-    assert_eq!(offered, 256);
-    assert_eq!(bench.try_give(&ask(Discover, mac(1)), at(2)).unwrap_err(), Refused::Limit);
-    assert_eq!(bench.answer(&ask(Discover, mac(1)), at(62)).kind(), Offer, "offers end");
+    for n in 0..3000 {
+        assert_eq!(bench.answer(&flood(n), now(n)).kind(), Offer, "{n}");
+        let standing = bench.server.leases().filter(|lease| lease.state == LeaseState::Offered);
+        assert_eq!(standing.count(), usize::from(n + 1).min(256), "{n}");
+    }
+    let lease = bench.lease(sharer(1), at(3));
+    assert_eq!(bench.state(lease), Some(LeaseState::Bound));
+}
+
+/// Rule 74: an offer that makes room leaves its slot in the rest in which it was.
+#[test]
+fn an_offer_that_makes_room_does_not_end_the_rest() {
+    let file = FILE.replace("[0, 4]", "[0, 10]");
+    let mut bench = Bench::new(&file);
+    let slot = bench.lease(sharer(1), at(0));
+    bench.nothing(&ask(Release, mac(1)).ciaddr(SHARED).set(slot.1).server(), at(10));
+    assert_eq!(bench.answer(&ask(Discover, mac(1)), at(20)).slot(), slot);
+    // Again, a little later: it is still the rest of the lease, and not the end of the offer.
+    assert_eq!(bench.answer(&ask(Discover, mac(1)), at(21)).slot(), slot);
+    for n in 0..300_u16 {
+        let other = ask(Discover, EthernetAddress([2, 9, 9, 9, (n >> 8) as u8, n as u8]));
+        assert_ne!(bench.answer(&other, at(22)).slot(), slot);
+    }
+    let lease = bench.server.leases().find(|lease| lease.set == slot.1).unwrap();
+    assert_eq!((lease.state, lease.until), (LeaseState::Released, at(250)));
 }
 
 #[test]

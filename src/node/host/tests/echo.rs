@@ -81,3 +81,15 @@ fn a_program_knows_its_request_by_its_own_identifier() {
     let (link, told) = sent.last().unwrap();
     assert_eq!((*link, icmp_of(told.bytes()).data), (TUN, &request[..]));
 }
+
+/// Rule 61: the answer to a request with an identifier of the set may be the first packet that leaves.
+#[test]
+fn an_answer_waits_for_the_gateway_and_leaves() {
+    let mut host = host();
+    let reply_to_server = echo_reply(SHARED, SERVER, 5000);
+    let outcome = host.give(TUN, Frame::from_packet(&reply_to_server));
+    outcome.is(Verdict::Pending, &[("pending", 1), ("arp_sent", 2)]);
+    let answered = host.give(LAN, reply(ROUTER_MAC, &outcome.sent[0].1, FULL));
+    answered.is(Verdict::Delivered, &[("delivered", 1), ("pending", -1), ("forwarded", 1)]);
+    assert_eq!(packet_of(answered.only_frame(LAN)), reply_to_server);
+}
