@@ -18,7 +18,7 @@ const BEAT: Duration = Duration::from_millis(200);
 /// Between two lines of one kind in the log of the router (PE-ARP rule 113).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest that a line may take, there and back: a few retransmissions of TCP on a machine that is busy.
-const LONGEST_GAP: Duration = Duration::from_secs(3);
+const LONGEST_GAP: Duration = Duration::from_secs(2);
 /// What an attack may add to the memory of the router, in KiB, unless a test says otherwise.
 pub(crate) const GROWTH: u64 = 8 << 10;
 

@@ -532,12 +532,10 @@ impl Server {
             offer.until = now + OFFER_TIME;
             return;
         }
-        if offers.len() >= MAX_OFFERS_PER_LINK {
-            offers.retain(|_, offer| now < offer.until);
-        }
-        let oldest = offers.iter().min_by_key(|(slot, offer)| (offer.until, **slot)).map(|(slot, _)| *slot);
-        if let Some(oldest) = oldest.filter(|_| offers.len() >= MAX_OFFERS_PER_LINK)
+        if offers.len() >= MAX_OFFERS_PER_LINK
+            && let Some((until, oldest)) = offers.iter().map(|(slot, offer)| (offer.until, *slot)).min()
             && let Some(Offer { rests, .. }) = offers.remove(&oldest)
+            && now < until
             && let Some(lease) = self.table.get(oldest).filter(|lease| lease.state == LeaseState::Offered)
         {
             let lease = Lease { state: LeaseState::Released, until: rests, ..lease.clone() };

@@ -16,7 +16,7 @@ use super::{Attached, NextHop, Router};
 use crate::neighbor::Target;
 use crate::node::ethernet::Arp;
 use crate::node::{DropReason, LinkId};
-use crate::wire::{Datagram, FlowKey, FlowKind, Frame, ICMP, Unkeyed};
+use crate::wire::{Datagram, ETHERNET_HEADER, FlowKey, FlowKind, Frame, ICMP, Unkeyed, pe_arp};
 
 /// Between two log lines of one kind (PE-ARP rule 113).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -103,37 +103,39 @@ impl Router {
     #[cold]
     pub(super) fn report_arp(&mut self, link: LinkId, frame: &Frame, reason: DropReason, now: Instant) {
         let interface = &self.links[link.0].interface;
-        let message = match reason {
+        let spoken = || pe_arp::Packet::<&[u8]>::protocol_of(frame.bytes().get(ETHERNET_HEADER..)?);
+        let told = match reason {
+            // The answer of a legacy host may just be late.
+            DropReason::Unsolicited => spoken() == Some(interface.pro),
             DropReason::ArpSender
             | DropReason::PeArpNotSpoken
             | DropReason::PlainForShared
             | DropReason::OffLinkClaim
-            | DropReason::Unsolicited
             | DropReason::NotLeased
             | DropReason::NoAuthority
             | DropReason::SolicitAll
-            | DropReason::TableFull => Arp::parse(frame, interface.pro),
-            _ => return,
+            | DropReason::TableFull => true,
+            _ => false,
         };
-        let (sender, port, claim) = match &message {
+        if !told {
+            return;
+        }
+        let Some(untold) = self.violations.allow(reason, now) else { return };
+        let (sender, port, claim) = match Arp::parse(frame, interface.pro) {
             Ok(Arp::Pe(message)) => {
                 let claim = message.records.first().map(|record| record.claim.to_string());
                 (message.sender.ip, message.sender.port, claim)
             }
-            // The answer of a legacy host may just be late.
-            Ok(Arp::Plain(_)) if reason == DropReason::Unsolicited => return,
             Ok(Arp::Plain(ArpRepr::EthernetIpv4 { source_protocol_addr, .. })) => {
-                (*source_protocol_addr, None, None)
+                (source_protocol_addr, None, None)
             }
             _ => return,
         };
-        if let Some(untold) = self.violations.allow(reason, now) {
-            let from = EthernetFrame::new_unchecked(frame.bytes()).src_addr();
-            tracing::warn!(
-                link = %interface.name, %from, %sender, ?port, ?claim, untold, reason = reason.name(),
-                "ignored ARP that its sender may not send"
-            );
-        }
+        let from = EthernetFrame::new_unchecked(frame.bytes()).src_addr();
+        tracing::warn!(
+            link = %interface.name, %from, %sender, ?port, ?claim, untold, reason = reason.name(),
+            "ignored ARP that its sender may not send"
+        );
     }
 
     /// Logs a DHCP message that was not from its client, or one too many.
