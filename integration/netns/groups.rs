@@ -35,7 +35,8 @@ fn member(lab: &Lab, node: &str) -> UdpSocket {
 #[track_caller]
 fn hear(socket: &UdpSocket, who: &str) -> (Vec<u8>, SocketAddr) {
     let mut space = [0; 5000];
-    let (len, from) = socket.recv_from(&mut space).unwrap_or_else(|error| panic!("{who} hears nothing: {error}"));
+    let (len, from) =
+        socket.recv_from(&mut space).unwrap_or_else(|error| panic!("{who} hears nothing: {error}"));
     (space[..len].to_vec(), from)
 }
 
@@ -88,7 +89,10 @@ fn members_hear_each_other_from_the_port_of_the_group() {
             assert_eq!((&heard[..], from.ip()), (sender.as_bytes(), address_of(sender).into()), "{node}");
             // A kernel hands its own copy round before the host's stack has the packet.
             let own = HOSTS.contains(sender) && sender != node;
-            assert!(if own { contains(&lab.ports(sender), from.port()) } else { from.port() == MDNS.1 }, "{from}");
+            assert!(
+                if own { contains(&lab.ports(sender), from.port()) } else { from.port() == MDNS.1 },
+                "{from}"
+            );
         }
     }
 }

@@ -151,7 +151,7 @@ impl Frame {
     }
 
     /// Becomes a frame of wire size with these bytes, which a link of this medium carries. They must fit.
-    pub(super) fn copy_from(&mut self, medium: Medium, parts: &[&[u8]]) {
+    pub(crate) fn copy_from(&mut self, medium: Medium, parts: &[&[u8]]) {
         let mut len = 0;
         for part in parts {
             self.space(medium)[len..][..part.len()].copy_from_slice(part);

@@ -99,10 +99,12 @@ impl Router {
             frame.complete_checksum();
             pieces.extend(fragments(ip_bytes(frame), mtu).ok_or(DropReason::TooBig)?);
         }
-        let mut pieces = pieces.into_iter().map(|piece| Frame::from_packet(&piece));
-        *frame = pieces.next().ok_or(DropReason::TooBig)?;
+        let mut pieces = pieces.into_iter();
+        // The frame is what a link reads into next: it keeps its space.
+        frame.copy_from(Medium::Ip, &[&pieces.next().ok_or(DropReason::TooBig)?]);
         let verdict = self.links[egress.link.0].interface.output_by(egress.target, frame, false, by, now);
-        for mut piece in pieces {
+        for piece in pieces {
+            let mut piece = Frame::from_packet(&piece);
             let interface = &mut self.links[egress.link.0].interface;
             let verdict = interface.output(egress.target, &mut piece, false, now);
             transmit_own(&mut self.counters, &mut self.transmits, piece, verdict);

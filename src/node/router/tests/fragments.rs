@@ -156,8 +156,11 @@ fn what_may_be_cut_is_cut() {
     let packet = without_df(udp(FROM_SERVER, TO_A, &[0x5A; 1472]));
     let sent_on = change(packet.clone(), |packet| packet.set_hop_limit(63));
     let expected: Vec<_> = fragments(&sent_on, 1000).unwrap().collect();
-    let outcome = bench.give(OUTSIDE, from_outside(&packet));
+    let frame = from_outside(&packet);
+    let space = frame.memory();
+    let outcome = bench.give(OUTSIDE, frame);
     outcome.is(Verdict::Forward(LAN), &[("forwarded", 2), ("originated", 1)]);
+    assert_eq!(outcome.frame.memory(), space, "a link reads the next frame into it");
     let sent = [packet_of(&outcome.frame), packet_of(outcome.only_frame(LAN))];
     assert_eq!(sent, [&expected[0][..], &expected[1]]);
     assert_eq!(addresses(outcome.only_frame(LAN)), (ROUTER_MAC, A));
@@ -176,8 +179,10 @@ fn a_super_frame_is_cut() {
     let mut frame = from_outside(&without_df(udp(FROM_SERVER, TO_A, &[7; 2800])));
     frame.offload.checksum = Some(Checksum { start: 20, offset: 6 });
     frame.offload.gso = Some(Gso { kind: GsoKind::Udp, size: 1400, header_len: 28 });
+    let space = frame.memory();
     let outcome = bench.give(OUTSIDE, frame);
     outcome.is(Verdict::Forward(LAN), &[("forwarded", 4), ("originated", 3)]);
+    assert_eq!((outcome.frame.memory(), outcome.frame.offload), (space, Default::default()));
     let frames = outcome.sent.iter().map(|(_, frame)| frame).chain([&outcome.frame]);
     let payload: usize = frames.map(|frame| packet_of(frame).len() - 20).sum();
     assert_eq!(payload, 2 * (1400 + 8));
