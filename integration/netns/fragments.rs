@@ -49,7 +49,7 @@ fn fragments_of(lab: &Lab, number: u8, packets: &[Captured]) -> Vec<Captured> {
 }
 
 /// What nodes have dropped, and for which reason.
-fn drops(lab: &Lab) -> Vec<serde_json::Value> {
+pub(super) fn drops(lab: &Lab) -> Vec<serde_json::Value> {
     let nodes = HOSTS.iter().chain(&["router"]);
     nodes.map(|node| lab.pearp_json(node, &["status"])["drops"].clone()).collect()
 }

@@ -1,5 +1,6 @@
 //! Programs that look at paths, in two sharers at the same time: each hears what is about its own packets.
 
+use super::fragments::drops;
 use crate::support::capture::{Capture, Captured};
 use crate::support::lab::{HOSTS, INET, LEGACY, Lab, ROUTER, SHARED};
 use crate::support::process::{Process, run};
@@ -22,12 +23,6 @@ fn at_once(lab: &Lab, program: &str, arguments: &[&str]) -> [String; 2] {
     })
 }
 
-/// What went astray would have been dropped by somebody.
-fn drops(lab: &Lab) -> Vec<serde_json::Value> {
-    let nodes = HOSTS.iter().chain(&["router"]);
-    nodes.map(|node| lab.pearp_json(node, &["status"])["drops"].clone()).collect()
-}
-
 /// A lab whose server limits nothing: a kernel counts ICMP errors by address, and the sharers have one.
 fn lab_without_limit() -> Lab {
     let lab = Lab::up();
@@ -39,6 +34,7 @@ fn lab_without_limit() -> Lab {
 fn pings_that_must_not_be_cut() {
     let lab = Lab::up();
     let ping = |len| ["-n", "-M", "do", "-s", len, "-c", "10", "-i", "0.05", "-W", "20", INET];
+    // What went astray would have been dropped by somebody.
     let before = drops(&lab);
     for len in ["56", "1472"] {
         for said in at_once(&lab, "ping", &ping(len)) {

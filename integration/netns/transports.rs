@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 
-use crate::support::capture::Capture;
+use crate::support::capture::{Capture, Captured};
 use crate::support::lab::{HOSTS, INET, LEGACY, Lab, SHARED, contains};
 use crate::support::raw::{DCCP, Raw, SCTP, UDP_LITE, udp_lite};
 
@@ -67,8 +67,19 @@ fn udp_lite_reaches_each_sharer_by_its_port() {
             assert_eq!(&space[..len], host.as_bytes());
         }
     }
-    let packets = lan.await_packet("UDP-Lite", |packet| packet.destination().to_string() == LEGACY);
-    assert!(packets.iter().all(|packet| packet.protocol() == UDP_LITE));
+    let packets =
+        lan.await_packet("a datagram to legacy", |packet| packet.destination().to_string() == LEGACY);
+    for (number, host) in (1..).zip(HOSTS) {
+        let own = lab.ports(host);
+        let sent = packets.iter().filter(|packet| packet.is_from_host(number));
+        let mut sent = sent.filter(|packet| packet.protocol() == UDP_LITE).peekable();
+        assert!(sent.peek().is_some(), "{host} has sent something");
+        // Of what is no first fragment, the identification says whose it is.
+        let number_of = |packet: &Captured| {
+            if packet.fragment_offset() == 0 { packet.ports().0 } else { packet.identification() }
+        };
+        assert!(sent.all(|packet| contains(&own, number_of(packet))), "{host}");
+    }
     for host in HOSTS {
         assert_eq!(lab.pearp_json(host, &["status"])["counters"]["mapped"], 0, "the kernel chose the ports");
     }
@@ -122,13 +133,6 @@ fn packet(protocol: u8, from: u16, to: u16, mark: u8) -> Vec<u8> {
     bytes
 }
 
-/// What each of several raw sockets hears.
-#[track_caller]
-fn assert_heard(socket: &Raw, from: &str, packet: &[u8]) {
-    let (source, heard) = socket.receive();
-    assert_eq!((source, &heard[..]), (from.parse().unwrap(), packet));
-}
-
 /// To each of the hosts twice: if one heard what is for another one, it would be between the two for itself.
 #[track_caller]
 fn assert_by_port(lab: &Lab, protocol: u8) {
@@ -143,10 +147,10 @@ fn assert_by_port(lab: &Lab, protocol: u8) {
         }
         for (host, socket) in HOSTS.iter().zip(&hosts) {
             for mark in [1, 2] {
-                assert_heard(socket, address, &packet(protocol, PORT, port_of(lab, host), mark));
+                socket.hears(address, &packet(protocol, PORT, port_of(lab, host), mark));
             }
             socket.send(address, &packet(protocol, port_of(lab, host), PORT, 3));
-            assert_heard(&there, SHARED, &packet(protocol, port_of(lab, host), PORT, 3));
+            there.hears(SHARED, &packet(protocol, port_of(lab, host), PORT, 3));
         }
     }
     // Between sharers.
@@ -157,7 +161,7 @@ fn assert_by_port(lab: &Lab, protocol: u8) {
     }
     for (host, socket) in HOSTS.iter().zip(&hosts).skip(1) {
         for mark in [4, 5] {
-            assert_heard(socket, SHARED, &packet(protocol, port_of(lab, "h1"), port_of(lab, host), mark));
+            socket.hears(SHARED, &packet(protocol, port_of(lab, "h1"), port_of(lab, host), mark));
         }
     }
 }
@@ -173,13 +177,13 @@ fn assert_no_foreign_port(lab: &Lab, protocol: u8) {
     for (number, foreign) in [port_of(lab, "h2"), stack, 80].into_iter().enumerate() {
         host.send(INET, &packet(protocol, foreign, 7000, 6));
         host.send(INET, &packet(protocol, port_of(lab, "h1"), 7000, 7));
-        assert_heard(&there, SHARED, &packet(protocol, port_of(lab, "h1"), 7000, 7));
+        there.hears(SHARED, &packet(protocol, port_of(lab, "h1"), 7000, 7));
         assert_eq!(dropped() - before, number as u64 + 1);
     }
     // To a port that nobody has: the router says so, and no sharer hears it.
     there.send(SHARED, &packet(protocol, 7000, 20_000, 8));
     there.send(SHARED, &packet(protocol, 7000, port_of(lab, "h1"), 9));
-    assert_heard(&host, INET, &packet(protocol, 7000, port_of(lab, "h1"), 9));
+    host.hears(INET, &packet(protocol, 7000, port_of(lab, "h1"), 9));
 }
 
 #[test]

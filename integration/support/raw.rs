@@ -60,6 +60,13 @@ impl Raw {
         let packet = Ipv4Packet::new_checked(&space[..len]).expect("the kernel has checked it");
         (packet.src_addr(), packet.payload().to_vec())
     }
+
+    /// Asserts that this is the next packet, and from this address.
+    #[track_caller]
+    pub(crate) fn hears(&self, from: &str, data: &[u8]) {
+        let (source, heard) = self.receive();
+        assert_eq!((source.to_string().as_str(), &heard[..]), (from, data), "at {}", self.node);
+    }
 }
 
 /// A UDP-Lite socket (RFC 3828) in the namespace of a node, bound to a port; 0 is one of the kernel's choice. Whatever kind of
