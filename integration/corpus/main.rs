@@ -61,7 +61,7 @@ fn router() {
 /// What a router gets, a DHCP server beside it may get, too.
 #[test]
 fn dhcpd() {
-    for target in ["router", "host"] {
+    for target in ["dhcpd", "router", "host"] {
         replay(target, fuzzed::dhcpd);
     }
 }
