@@ -253,6 +253,9 @@ impl Client {
     /// Asks until there is an answer of this kind.
     #[track_caller]
     pub(crate) fn ask(&mut self, question: &v4::Message, kind: MessageType) -> v4::Message {
+        // What others have sent to all meanwhile may have filled the queue of the TAP.
+        let mut frame = Frame::buffer();
+        while self.device.receive(&mut frame, Instant::ZERO).is_ok() {}
         self.send(question);
         await_some("an answer of the DHCP server", || {
             self.receive().filter(|answer| answer.opts().has_msg_type(kind))

@@ -6,4 +6,4 @@ mod limit;
 
 pub use fib::{Fib, NextHop};
 pub use fragment::{FragmentRefused, Fragments, Reassembly};
-pub use limit::IcmpLimit;
+pub use limit::{IcmpLimit, Source};

@@ -454,9 +454,20 @@ impl Router {
     fn send_error_from(&mut self, own: Ipv4Addr, frame: &Frame, error: icmp::Error, now: Instant) {
         let Some(packet) = error_about(frame, own, error) else { return };
         let to = Ipv4Packet::new_unchecked(&packet).dst_addr();
-        if self.icmp_limit.allow(to, now) {
+        if self.icmp_limit.allow((to, self.sharer(frame)), now) {
             self.originate(&packet, now);
         }
+    }
+
+    /// Which of the hosts that share its source address has sent a packet.
+    fn sharer(&self, frame: &Frame) -> Option<EthernetAddress> {
+        let packet = Ipv4Packet::new_unchecked(ip_bytes(frame));
+        let source = packet.src_addr();
+        let mut links = self.links.iter().map(|attached| &attached.interface.neighbors);
+        let neighbors = links.find(|neighbors| neighbors.is_shared(source))?;
+        let key = FlowKey::of(&packet).ok()?;
+        let target = Target { ip: source, protocol: key.protocol, port: key.source };
+        neighbors.owner_of(target).map(|(owner, _)| owner)
     }
 
     /// Sends a packet that the router made.

@@ -210,7 +210,7 @@ impl Host {
         // What comes from an address that the host does not have is told of by its first one.
         let at = self.find(source).unwrap_or(0);
         let own = self.addresses[at].ip();
-        if !self.icmp_limit.allow(own, now) {
+        if !self.icmp_limit.allow((own, None), now) {
             return false;
         }
         if let Some(mut packet) = error_about(about, own, error) {

@@ -182,6 +182,15 @@ fn errors_are_limited() {
     let dying = change(tcp(FROM_SERVER, TO_A), |packet| packet.set_hop_limit(1));
     let sent: usize = (0..30).map(|_| bench.give(OUTSIDE, from_outside(&dying)).sent.len()).sum();
     assert_eq!(sent, 10);
+
+    // Rule 47: B hears of its packets, though A has used up what is for A.
+    let from = |hardware, source| {
+        let dying = change(tcp(source, FROM_SERVER), |packet| packet.set_hop_limit(1));
+        ethernet(hardware, ROUTER_MAC, &dying)
+    };
+    let of_a: usize = (0..30).map(|_| bench.give(LAN, from(A, TO_A)).sent.len()).sum();
+    let of_b: usize = (0..30).map(|_| bench.give(LAN, from(B, (SHARED, 9000))).sent.len()).sum();
+    assert_eq!((of_a, of_b), (10, 10));
 }
 
 /// Rules 79 and 80: echo requests to the router and to a shared address are answered by the router.
