@@ -15,6 +15,7 @@ use crate::link::{Capture, Device, DeviceName, Link, OffloadMode, Offloads, Open
 use crate::neighbor::Config;
 use crate::node::Counters;
 use crate::runtime::{Clock, ControlSocket, IoMode, Sandbox, SandboxMode, control_path};
+pub(super) use crate::wire::written as shown;
 use crate::wire::{Medium, is_station, pe_arp};
 
 /// The default of `--sandbox`.
@@ -183,9 +184,4 @@ pub(super) fn link(name: &str, address: Ipv4Cidr, config: &Config, offloads: Off
         "shared": shared,
         "offload": offloads.to_string(),
     })
-}
-
-/// A link-layer address in the usual notation.
-pub(super) fn shown(hardware: EthernetAddress) -> String {
-    hardware.to_string().replace('-', ":")
 }

@@ -6,7 +6,7 @@ use smoltcp::wire::EthernetAddress;
 
 use super::{DropReason, LinkId};
 use crate::neighbor::{Entry, Look, Target};
-use crate::wire::{DCCP, ESP, FlowKey, FlowKind, GRE, ICMP, SCTP, TCP, UDP, UDP_LITE, Unkeyed};
+use crate::wire::{DCCP, ESP, FlowKey, FlowKind, GRE, ICMP, SCTP, TCP, UDP, UDP_LITE, Unkeyed, written};
 
 /// One thing that was decided, and by what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,11 +141,6 @@ impl Explanation {
         };
         self.drop(unkeyed.into(), rule, unkeyed.to_string())
     }
-}
-
-/// A link-layer address as it is written everywhere: with colons.
-pub(super) fn written(hardware: EthernetAddress) -> String {
-    hardware.0.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// An IP protocol by name, where it has a short one.

@@ -24,6 +24,7 @@ use smoltcp::time::Instant;
 
 use crate::dhcp::{Lease, LeaseState};
 use crate::ports::Psid;
+use crate::wire::written;
 
 const HEADER: &str = "pearp leases 1\n";
 /// Bytes of a checksum in hexadecimal, and the space behind it.
@@ -60,7 +61,7 @@ impl Stored {
             address: lease.ip,
             set: (lease.set != Psid::FULL).then(|| lease.set.to_string()),
             client: lease.client.to_string(),
-            link_address: lease.hardware.to_string().replace('-', ":"),
+            link_address: written(lease.hardware),
             state: lease.state.name().to_owned(),
             until_micros: epoch.saturating_add(lease.until.total_micros()),
             since_micros: epoch.saturating_add(lease.since.total_micros()),

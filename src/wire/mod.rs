@@ -41,15 +41,14 @@ pub const SCTP: u8 = 132;
 /// The IP protocol number of UDP-Lite.
 pub const UDP_LITE: u8 = 136;
 
-/// Whether packets of an IP protocol have something that names one owner among the sharers of an address, so that it is
-/// not portless: ports, or an identifier of ICMP. Of [`ESP`] and [`GRE`] most have.
-pub const fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, ICMP | TCP | UDP | DCCP | SCTP | UDP_LITE)
-}
-
 /// Whether one host can have this link-layer address: neither a group's nor all zeros.
 pub fn is_station(address: EthernetAddress) -> bool {
     address.is_unicast() && address.0 != [0; 6]
+}
+
+/// A link-layer address as it is written: six bytes with colons between them.
+pub fn written(address: EthernetAddress) -> String {
+    address.0.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Encodes a plain ARP message for an Ethernet frame from `source` to `destination`, padded to 60 bytes.

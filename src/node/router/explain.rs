@@ -7,9 +7,9 @@ use smoltcp::wire::EthernetAddress;
 use super::guard::Violation;
 use super::{EchoAnswer, Router};
 use crate::neighbor::Target;
-use crate::node::explain::{Explanation, Fate, written};
+use crate::node::explain::{Explanation, Fate};
 use crate::node::{DropReason, LinkId};
-use crate::wire::{FlowKey, FlowKind, Piece, ipv4};
+use crate::wire::{FlowKey, FlowKind, Piece, ipv4, written};
 
 impl Router {
     /// The link by which a packet from this address comes, if it is not forged; the first one outside for all that has no
