@@ -100,7 +100,7 @@ pub struct Fragments<T> {
 #[derive(Debug)]
 struct Parts<T> {
     covered: Covered,
-    /// That of the first fragment, once it came.
+    /// By which later ones go, once the first one came.
     key: Option<FlowKey>,
     /// Fragments in the order in which they came, and their bytes.
     held: Vec<T>,
@@ -183,6 +183,7 @@ impl<T> Fragments<T> {
         self.datagrams.get(&datagram).unwrap_or(&none).covered.place(piece)?;
         let mut parts = self.forget(&datagram).unwrap_or(none);
         parts.covered.insert(piece)?;
+        let key = FlowKey { headless: true, ..key };
         parts.key = Some(key);
         parts.held_bytes = 0;
         self.released.extend(core::mem::take(&mut parts.held).into_iter().map(|held| (key, held)));
@@ -193,7 +194,7 @@ impl<T> Fragments<T> {
         Ok(())
     }
 
-    /// Takes in a later fragment. It passes with the key of the first one; where that did not come so far it is held,
+    /// Takes in a later fragment. It passes with the key of the first one, without a header of its own; where that did not come so far it is held,
     /// with `None`: what `hold` gives is kept, and has so many `bytes`.
     ///
     /// # Errors

@@ -315,8 +315,7 @@ pub(super) fn key_of_fragment<T>(
     }
     let packet = ip_bytes(frame);
     let memory = Frame::memory_of(packet.len());
-    let key = fragments.later(datagram, piece, memory, || hold(Frame::from_packet(packet)), now)?;
-    Ok(key.map(|key| FlowKey { headless: true, ..key }))
+    Ok(fragments.later(datagram, piece, memory, || hold(Frame::from_packet(packet)), now)?)
 }
 
 /// The ICMP error about an IP packet, or `None` where none may be sent. About a super-frame it embeds the first

@@ -530,7 +530,7 @@ const KEY: FlowKey = FlowKey {
     destination: Some(5000),
     kind: FlowKind::Transport,
     embedded_destination: None,
-    headless: false,
+    headless: true,
 };
 
 fn cut(data: &[u8]) {

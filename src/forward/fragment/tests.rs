@@ -30,7 +30,7 @@ const fn last(offset: u16, len: u16) -> Piece {
     Piece { offset, len, last: true }
 }
 
-/// A key that names the first fragment with this number.
+/// The key of the first fragment with this number, as those that follow it have it.
 fn key(datagram: Datagram, number: u16) -> FlowKey {
     FlowKey {
         source_address: datagram.source,
@@ -40,7 +40,7 @@ fn key(datagram: Datagram, number: u16) -> FlowKey {
         destination: Some(number),
         kind: FlowKind::Transport,
         embedded_destination: None,
-        headless: false,
+        headless: true,
     }
 }
 

@@ -34,11 +34,11 @@ impl Host {
     /// Passes what was held for a fragment that came, and drops what was held for too long.
     pub(super) fn drain_fragments(&mut self, now: Instant) {
         while let Some((key, mut frame)) = self.incoming.poll_released() {
-            let result = self.receive_later(FlowKey { headless: true, ..key }, &mut frame, now);
+            let result = self.receive_later(key, &mut frame, now);
             self.let_go(frame, result);
         }
         while let Some((key, mut frame)) = self.outgoing.poll_released() {
-            let result = self.send_later(FlowKey { headless: true, ..key }, &mut frame, now);
+            let result = self.send_later(key, &mut frame, now);
             self.let_go(frame, result);
         }
         while self.incoming.poll_expired().or_else(|| self.outgoing.poll_expired()).is_some() {

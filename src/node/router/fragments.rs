@@ -38,8 +38,7 @@ impl Router {
     /// Sends what was held for a fragment that came, and drops what was held for too long.
     pub(super) fn drain_fragments(&mut self, now: Instant) {
         while let Some((key, Held { link, mut frame })) = self.fragments.poll_released() {
-            let key = Ok(FlowKey { headless: true, ..key });
-            let verdict = self.pass(link, &mut frame, &key, now).unwrap_or_else(Verdict::Dropped);
+            let verdict = self.pass(link, &mut frame, &Ok(key), now).unwrap_or_else(Verdict::Dropped);
             self.counters.count_resolved(verdict);
             if let Verdict::Forward(egress) = verdict {
                 self.transmits.push_back((egress, frame));
