@@ -258,7 +258,7 @@ impl Router {
     ) -> Result<Verdict, DropReason> {
         let packet = ipv4::check(frame.bytes())?;
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
-        if !self.is_unicast(source) || self.links.iter().any(|attached| attached.address == source) {
+        if !self.is_unicast(source) || self.is_own(source) {
             return Err(DropReason::MartianSource);
         }
         if !self.is_unicast(destination) {
@@ -268,7 +268,7 @@ impl Router {
         let fragment = Piece::of(&packet);
         let datagram = fragment.map(|(datagram, _)| datagram);
         self.check_ingress(link, from, (source, destination), &key, datagram, now)?;
-        if self.links.iter().any(|attached| attached.address == destination) {
+        if self.is_own(destination) {
             return self.deliver(frame, key, now);
         }
         if let Some(fragment) = fragment
@@ -384,6 +384,11 @@ impl Router {
         is_host(ip) && !self.links.iter().any(|attached| attached.prefix.broadcast() == Some(ip))
     }
 
+    /// Whether it is the router's, on one of its links.
+    fn is_own(&self, ip: Ipv4Addr) -> bool {
+        self.links.iter().any(|attached| attached.address == ip)
+    }
+
     fn is_shared(&self, ip: Ipv4Addr) -> bool {
         self.links.iter().any(|attached| attached.interface.neighbors.is_shared(ip))
     }
@@ -472,19 +477,19 @@ impl Router {
 
     /// Sends a packet that the router made.
     fn originate(&mut self, packet: &[u8], now: Instant) {
-        if self.originate_in_pieces(packet, now) {
-            return;
+        match self.egress_of_own(packet) {
+            Ok(egress) => self.send_own(packet, &egress, now),
+            Err(reason) => {
+                let frame = Frame::from_packet(packet);
+                transmit_own(&mut self.counters, &mut self.transmits, frame, reason.into());
+            }
         }
-        let mut frame = Frame::from_packet(packet);
-        let verdict = self.send_own(&mut frame, now).unwrap_or_else(Verdict::Dropped);
-        transmit_own(&mut self.counters, &mut self.transmits, frame, verdict);
     }
 
-    fn send_own(&mut self, frame: &mut Frame, now: Instant) -> Result<Verdict, DropReason> {
-        let packet = ipv4::check(frame.bytes())?;
+    fn egress_of_own(&self, packet: &[u8]) -> Result<Egress, DropReason> {
+        let packet = ipv4::check(packet)?;
         let (destination, protocol) = (packet.dst_addr(), packet.next_header().into());
-        let egress = self.route(destination, protocol, &FlowKey::of(&packet))?.ok_or(DropReason::NoRoute)?;
-        Ok(self.links[egress.link.0].interface.output(egress.target, frame, true, now))
+        self.route(destination, protocol, &FlowKey::of(&packet))?.ok_or(DropReason::NoRoute)
     }
 
     fn drain(&mut self, now: Instant) {

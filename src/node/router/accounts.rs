@@ -313,7 +313,7 @@ impl Router {
         let source = packet.src_addr();
         // What the router says itself was not. It also answers echo requests to shared addresses, as nobody else does
         // (PE-ARP rule 80).
-        let own = self.links.iter().any(|attached| attached.address == source)
+        let own = self.is_own(source)
             || (self.is_shared(source)
                 && FlowKey::of(&packet).is_ok_and(|key| key.kind == FlowKind::EchoReply));
         if let Some(accounts) = self.accounts.as_mut().filter(|_| !own) {

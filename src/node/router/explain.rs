@@ -37,7 +37,7 @@ impl Router {
         };
         about.step("RFC 1812 §5.2.1", format!("it comes by {}", ingress.interface.name));
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
-        if !self.is_unicast(source) || self.links.iter().any(|attached| attached.address == source) {
+        if !self.is_unicast(source) || self.is_own(source) {
             return about.drop(
                 DropReason::MartianSource,
                 "RFC 1812 §5.3.7",
@@ -57,7 +57,7 @@ impl Router {
             if let Err(Violation { reason, owner, .. }) =
                 self.judge(link, from, source, &key, fragment.map(|(datagram, _)| datagram))
             {
-                let whose = owner.map_or("nobody".to_owned(), written);
+                let whose = owner.map_or("nobody".to_owned(), |(owner, _)| written(owner));
                 let rule =
                     if reason == DropReason::SpoofedError { "PE-ARP rule 111" } else { "PE-ARP rule 110" };
                 return about.drop(
@@ -68,7 +68,7 @@ impl Router {
             }
             about.step("PE-ARP rule 110", format!("{} may send this", written(from)));
         }
-        if self.links.iter().any(|attached| attached.address == destination) {
+        if self.is_own(destination) {
             return match key {
                 Err(unkeyed) => about.unkeyed(unkeyed),
                 Ok(FlowKey { kind: FlowKind::Transport | FlowKind::Tunnel | FlowKind::Portless, .. }) => {

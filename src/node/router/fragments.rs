@@ -49,15 +49,12 @@ impl Router {
         }
     }
 
-    /// Cuts a packet of the router's own that is too large for its link; false where it is not. Its identification is of the
-    /// ports that nobody owns (PE-ARP rule 71), as its source may be a shared address.
-    pub(super) fn originate_in_pieces(&mut self, packet: &[u8], now: Instant) -> bool {
-        let view = Ipv4Packet::new_unchecked(packet);
-        let route = self.route(view.dst_addr(), view.next_header().into(), &FlowKey::of(&view));
-        let Ok(Some(egress)) = route else { return false };
+    /// Sends a packet of the router's own, cut where it is too large for its link. Its identification is then of the ports
+    /// that nobody owns (PE-ARP rule 71), as its source may be a shared address.
+    pub(super) fn send_own(&mut self, packet: &[u8], egress: &Egress, now: Instant) {
         let mtu = self.links[egress.link.0].mtu;
         if packet.len() <= mtu {
-            return false;
+            return self.send_piece(packet, egress, true, now);
         }
         let mut packet = packet.to_vec();
         let mut view = Ipv4Packet::new_unchecked(&mut packet[..]);
@@ -65,14 +62,19 @@ impl Router {
         view.set_ident(self.identification);
         view.set_dont_frag(false);
         view.fill_checksum();
-        let Some(pieces) = fragments(&packet, mtu) else { return false };
-        for piece in pieces {
-            let mut piece = Frame::from_packet(&piece);
-            let interface = &mut self.links[egress.link.0].interface;
-            let verdict = interface.output(egress.target, &mut piece, true, now);
-            transmit_own(&mut self.counters, &mut self.transmits, piece, verdict);
+        match fragments(&packet, mtu) {
+            Some(pieces) => pieces.for_each(|piece| self.send_piece(&piece, egress, true, now)),
+            // No link has so small an MTU.
+            None => self.send_piece(&packet, egress, true, now),
         }
-        true
+    }
+
+    /// Sends what is counted as the router's own; what is a piece of a packet of somebody else is not `originated`.
+    fn send_piece(&mut self, piece: &[u8], egress: &Egress, originated: bool, now: Instant) {
+        let mut frame = Frame::from_packet(piece);
+        let interface = &mut self.links[egress.link.0].interface;
+        let verdict = interface.output(egress.target, &mut frame, originated, now);
+        transmit_own(&mut self.counters, &mut self.transmits, frame, verdict);
     }
 
     /// Sends a packet that may be cut in pieces that fit. What becomes of the first one is what becomes of the packet; the
@@ -102,12 +104,7 @@ impl Router {
         // The frame is what a link reads into next: it keeps its space.
         frame.copy_from(Medium::Ip, &[&pieces.next().ok_or(DropReason::TooBig)?]);
         let verdict = self.links[egress.link.0].interface.output_by(egress.target, frame, false, by, now);
-        for piece in pieces {
-            let mut piece = Frame::from_packet(&piece);
-            let interface = &mut self.links[egress.link.0].interface;
-            let verdict = interface.output(egress.target, &mut piece, false, now);
-            transmit_own(&mut self.counters, &mut self.transmits, piece, verdict);
-        }
+        pieces.for_each(|piece| self.send_piece(&piece, egress, false, now));
         Ok(verdict)
     }
 }

@@ -25,10 +25,14 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
     pub(super) reason: DropReason,
-    /// Whose the source is, as far as the router knows.
-    pub(super) owner: Option<EthernetAddress>,
-    /// The binding that says so.
-    pub(super) binding: Option<u32>,
+    /// Whose the source is, as far as the router knows, and the binding that says so.
+    pub(super) owner: Option<(EthernetAddress, u32)>,
+}
+
+impl From<DropReason> for Violation {
+    fn from(reason: DropReason) -> Self {
+        Self { reason, owner: None }
+    }
 }
 
 /// What the guard has logged.
@@ -81,16 +85,16 @@ impl Router {
         from: EthernetAddress,
         (source, destination): (Ipv4Addr, Ipv4Addr),
         key: &Result<FlowKey, Unkeyed>,
-        Violation { reason, owner, binding }: Violation,
+        Violation { reason, owner }: Violation,
         now: Instant,
     ) {
         let interface = &mut self.links[link.0].interface;
-        if let Some(binding) = binding {
+        if let Some((_, binding)) = owner {
             interface.neighbors.doubt(binding, now);
         }
         if let Some(untold) = self.violations.allow(reason, now) {
             let port = key.ok().and_then(|key| key.source);
-            let owner = owner.map(|owner| owner.to_string());
+            let owner = owner.map(|(owner, _)| owner.to_string());
             tracing::warn!(
                 link = %interface.name, %from, %source, ?port, %destination, ?owner, untold, reason = reason.name(),
                 "dropped what its sender may not send"
@@ -179,7 +183,7 @@ impl Router {
             None => !attached.pe,
         };
         if !here {
-            return Err(Violation { reason: DropReason::SpoofedAddress, owner: None, binding: None });
+            return Err(DropReason::SpoofedAddress.into());
         }
         if !attached.pe {
             return Ok(());
@@ -192,7 +196,7 @@ impl Router {
             attached.judge_owner(from, Target::gateway(source), DropReason::SpoofedAddress, true)?;
         }
         if !self.may_tell(link, source, key) {
-            return Err(Violation { reason: DropReason::SpoofedError, owner: None, binding: None });
+            return Err(DropReason::SpoofedError.into());
         }
         Ok(())
     }
@@ -216,15 +220,13 @@ impl Attached {
             Ok(key) => key,
             Err(Unkeyed::Fragment) => return Ok(()),
             // Nothing says whose it is.
-            Err(unkeyed) => {
-                return Err(Violation { reason: (*unkeyed).into(), owner: None, binding: None });
-            }
+            Err(unkeyed) => return Err(DropReason::from(*unkeyed).into()),
         };
         let (protocol, port, reason) = match key.kind {
             // PE-ARP rule 111: about a packet to the sender, and to a port of its own.
             // No host has anything to say about a later fragment, and nothing in it would tell whose it was.
             FlowKind::IcmpError if key.embedded_destination != Some(source) || key.headless => {
-                return Err(Violation { reason: DropReason::SpoofedError, owner: None, binding: None });
+                return Err(DropReason::SpoofedError.into());
             }
             FlowKind::IcmpError => (key.protocol, key.source, DropReason::SpoofedError),
             // The answer to a request for this identifier.
@@ -248,16 +250,15 @@ impl Attached {
     ) -> Result<(), Violation> {
         match self.interface.neighbors.owner_of(target) {
             Some((owner, _)) if owner == from => Ok(()),
-            Some((owner, binding)) => Err(Violation { reason, owner: Some(owner), binding: Some(binding) }),
             None if unknown => Ok(()),
-            None => Err(Violation { reason, owner: None, binding: None }),
+            owner => Err(Violation { reason, owner }),
         }
     }
 
     fn judge_any(&self, from: EthernetAddress, source: Ipv4Addr) -> Result<(), Violation> {
         let neighbors = &self.interface.neighbors;
         if neighbors.config().authority && !neighbors.is_bound(source, from) {
-            return Err(Violation { reason: DropReason::SpoofedPort, owner: None, binding: None });
+            return Err(DropReason::SpoofedPort.into());
         }
         Ok(())
     }
