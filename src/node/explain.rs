@@ -57,6 +57,11 @@ impl Explanation {
         self.end(Fate::Dropped(reason), rule, text)
     }
 
+    pub(super) fn later_fragment(self) -> Self {
+        let text = "a later fragment goes where the first one of its datagram went, or waits for it for 2 s";
+        self.end(Fate::Pending, "PE-ARP rule 63", text)
+    }
+
     /// Says what names the owner of a packet.
     pub(super) fn say_key(&mut self, key: &FlowKey) {
         let name = |port: Option<u16>| port.map_or("nothing".to_owned(), |port| port.to_string());

@@ -96,6 +96,16 @@ pub enum SetError {
     Overlap,
 }
 
+/// Where a packet goes on the LAN.
+enum Way {
+    /// To a group or to all.
+    Group(EthernetAddress),
+    /// To its destination.
+    OnLink(Target),
+    /// To this router.
+    Gateway(Ipv4Addr),
+}
+
 /// The LAN.
 pub(super) const LAN: LinkId = LinkId(0);
 /// The programs.
@@ -204,7 +214,8 @@ impl Host {
         let ports: Vec<u16> = divided.stack.ports().collect();
         let (ip, seed) = (config.address.address(), self.rng.random());
         let stack = Stack::new(number, ip, self.mtu, &ports, services, seed, now);
-        let idents = IdentMap::new(divided.set.to_bitmap().ports(), ChaCha8Rng::from_rng(&mut self.rng));
+        // It gets its identifications with the parts of the set, where the address is shared.
+        let idents = IdentMap::new([], ChaCha8Rng::from_rng(&mut self.rng));
         self.addresses.push(HostAddress::new(config.address, config.gateway, divided, stack, idents));
     }
 
@@ -373,6 +384,20 @@ impl Host {
         self.addresses.iter().position(|address| address.ip() == ip)
     }
 
+    /// The same of an address in use; one that the host does not have is dropped for this reason.
+    fn find_in_use(&self, ip: Ipv4Addr, foreign: DropReason) -> Result<usize, DropReason> {
+        let at = self.find(ip).ok_or(foreign)?;
+        if self.addresses[at].in_use { Ok(at) } else { Err(DropReason::SetNotHeld) }
+    }
+
+    /// The end of a frame: a host without programs has nobody to give it to.
+    fn end_of(&self, result: Result<Verdict, DropReason>) -> Verdict {
+        match result.unwrap_or_else(Verdict::Dropped) {
+            Verdict::Forward(TUN) if self.tun_name.is_none() => DropReason::NoPrograms.into(),
+            verdict => verdict,
+        }
+    }
+
     /// A packet for a port of an own set.
     fn loop_back(
         &mut self,
@@ -400,14 +425,39 @@ impl Host {
         originated: bool,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
+        self.route(at, self.target_of(at, key), key.destination_address, frame, originated, now)
+    }
+
+    /// What of its destination a packet of the address `at` is for, if that is on the link.
+    fn target_of(&self, at: usize, key: &FlowKey) -> Target {
         let ip = key.destination_address;
         // PE-ARP rule 92: an echo request names no owner, so that for a shared address the router answers it.
         let by_gateway = key.kind == FlowKind::EchoRequest && self.interface.neighbors.is_shared(ip);
-        let target = match self.addresses[at].gateway() {
+        match self.addresses[at].gateway() {
             Some(gateway) if by_gateway => Target::gateway(gateway),
             _ => Target { ip, protocol: key.protocol, port: key.destination },
-        };
-        self.route(at, target, ip, frame, originated, now)
+        }
+    }
+
+    /// Where a packet of the address `at` goes: to `target` where its destination is on the link.
+    fn way(&self, at: usize, target: Target, destination: Ipv4Addr) -> Result<Way, DropReason> {
+        if destination.is_multicast() {
+            // RFC 1112 §6.4.
+            let [_, b, c, d] = destination.octets();
+            return Ok(Way::Group(EthernetAddress([0x01, 0, 0x5E, b & 0x7F, c, d])));
+        }
+        let (cidr, gateway) = (self.addresses[at].cidr(), self.addresses[at].gateway());
+        if destination.is_broadcast() || Some(destination) == cidr.broadcast() {
+            return Ok(Way::Group(EthernetAddress::BROADCAST));
+        }
+        if !is_host(destination) {
+            return Err(DropReason::MartianDestination);
+        }
+        // PE-ARP rule 86: with a /32 mask the gateway is the only next hop.
+        if cidr.prefix_len() < 32 && cidr.contains_addr(&destination) {
+            return Ok(Way::OnLink(target));
+        }
+        gateway.map(Way::Gateway).ok_or(DropReason::NoRoute)
     }
 
     /// Sends a packet to its next hop on the LAN: `target` where the destination is on the link.
@@ -420,27 +470,13 @@ impl Host {
         originated: bool,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
-        let source = self.hardware();
-        if destination.is_multicast() {
-            // RFC 1112 §6.4.
-            let [_, b, c, d] = destination.octets();
-            frame.push_ethernet_header(source, EthernetAddress([0x01, 0, 0x5E, b & 0x7F, c, d]));
-            return Ok(Verdict::Forward(LAN));
-        }
-        let (cidr, gateway) = (self.addresses[at].cidr(), self.addresses[at].gateway());
-        if destination.is_broadcast() || Some(destination) == cidr.broadcast() {
-            frame.push_ethernet_header(source, EthernetAddress::BROADCAST);
-            return Ok(Verdict::Forward(LAN));
-        }
-        if !is_host(destination) {
-            return Err(DropReason::MartianDestination);
-        }
-        // PE-ARP rule 86: with a /32 mask the gateway is the only next hop.
-        let on_link = cidr.prefix_len() < 32 && cidr.contains_addr(&destination);
-        let target = match gateway {
-            _ if on_link => target,
-            Some(gateway) => Target::gateway(gateway),
-            None => return Err(DropReason::NoRoute),
+        let target = match self.way(at, target, destination)? {
+            Way::Group(hardware) => {
+                frame.push_ethernet_header(self.hardware(), hardware);
+                return Ok(Verdict::Forward(LAN));
+            }
+            Way::OnLink(target) => target,
+            Way::Gateway(gateway) => Target::gateway(gateway),
         };
         let verdict = self.interface.output(target, frame, originated, now);
         if let Verdict::Dropped(DropReason::Unreachable | DropReason::NoOwner) = verdict
@@ -470,12 +506,10 @@ impl Host {
         if group {
             return Ok(Verdict::Forward(TUN));
         }
-        let Some(at) = self.find(destination).filter(|_| unicast) else {
+        if !unicast {
             return Err(DropReason::NotOurAddress);
-        };
-        if !self.addresses[at].in_use {
-            return Err(DropReason::SetNotHeld);
         }
+        let at = self.find_in_use(destination, DropReason::NotOurAddress)?;
         if !self.addresses[at].shared {
             return key.map_or(Ok(Verdict::Forward(TUN)), |key| self.loop_back(at, &key, frame, now));
         }
@@ -584,10 +618,7 @@ impl Node for Host {
                 Err(reason) => Err(reason),
             }
         };
-        let verdict = match result.unwrap_or_else(Verdict::Dropped) {
-            Verdict::Forward(TUN) if self.tun_name.is_none() => DropReason::NoPrograms.into(),
-            verdict => verdict,
-        };
+        let verdict = self.end_of(result);
         self.counters.count(verdict);
         self.drain(now);
         verdict

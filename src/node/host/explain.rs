@@ -5,8 +5,8 @@ use core::net::Ipv4Addr;
 
 use smoltcp::time::Instant;
 
-use super::{Host, LAN, LeakPolicy, TUN};
-use crate::neighbor::{Look, Target};
+use super::{Host, LAN, LeakPolicy, TUN, Way};
+use crate::neighbor::Target;
 use crate::node::explain::{Explanation, Fate};
 use crate::node::leak_map::can_map;
 use crate::node::{DropReason, LinkId};
@@ -30,11 +30,12 @@ impl Host {
             return about.drop(DropReason::TtlExceeded, "RFC 1122 §3.2.1.7", "its TTL is 0");
         }
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
-        let Some(address) = self.address_of(source) else {
+        let Some(at) = self.find(source) else {
             let held = self.addresses.iter().any(|address| address.in_use);
             let reason = if held { DropReason::SourceAddress } else { DropReason::SetNotHeld };
             return about.drop(reason, "PE-ARP rule 87", "this is no address of the host");
         };
+        let address = &self.addresses[at];
         if !address.in_use {
             return about.drop(DropReason::SetNotHeld, "PE-ARP rule 56", "no set of the address is in use");
         }
@@ -48,15 +49,13 @@ impl Host {
                 return self.explain_own(about, destination, key.as_ref().ok());
             }
             let target = match &key {
-                Ok(key) => self.target_of(source, key),
+                Ok(key) => self.target_of(at, key),
                 Err(_) => Target { ip: destination, protocol: packet.next_header().into(), port: None },
             };
-            return self.explain_route(about, source, target, destination, now);
+            return self.explain_route(about, at, target, destination, now);
         }
         if Piece::of(packet).is_some_and(|(_, piece)| piece.offset != 0) {
-            let text =
-                "a later fragment goes where the first one of its datagram went, or waits for it for 2 s";
-            return about.end(Fate::Pending, "PE-ARP rule 63", text);
+            return about.later_fragment();
         }
         let mut key = match FlowKey::of(packet) {
             Ok(key) => key,
@@ -112,8 +111,8 @@ impl Host {
             return self.explain_own(about, destination, Some(&key));
         }
         about.say_key(&key);
-        let target = self.target_of(source, &key);
-        self.explain_route(about, source, target, destination, now)
+        let target = self.target_of(at, &key);
+        self.explain_route(about, at, target, destination, now)
     }
 
     /// A packet that this host itself receives.
@@ -132,51 +131,31 @@ impl Host {
         }
     }
 
-    fn target_of(&self, source: Ipv4Addr, key: &FlowKey) -> Target {
-        let ip = key.destination_address;
-        let by_gateway = key.kind == FlowKind::EchoRequest && self.interface.neighbors.is_shared(ip);
-        match self.address_of(source).and_then(|address| address.gateway()) {
-            Some(gateway) if by_gateway => Target::gateway(gateway),
-            _ => Target { ip, protocol: key.protocol, port: key.destination },
-        }
-    }
-
     fn explain_route(
         &self,
         mut about: Explanation,
-        source: Ipv4Addr,
+        at: usize,
         target: Target,
         destination: Ipv4Addr,
         now: Instant,
     ) -> Explanation {
-        let address = self.address_of(source).unwrap_or_else(|| self.first());
         let name = &self.interface.name;
-        let group = destination.is_multicast()
-            || destination.is_broadcast()
-            || Some(destination) == address.cidr().broadcast();
-        if group {
-            return about.end(
-                Fate::Forward(LAN, None),
-                "PE-ARP rule 67",
-                format!("it leaves by {name} to a group"),
-            );
-        }
-        if !is_host(destination) {
-            let text = "no host has such an address";
-            return about.drop(DropReason::MartianDestination, "RFC 1122 §3.2.1.3", text);
-        }
-        let cidr = address.cidr();
-        let on_link = cidr.prefix_len() < 32 && cidr.contains_addr(&destination);
-        let target = match address.gateway() {
-            _ if on_link => target,
-            Some(gateway) => {
+        let target = match self.way(at, target, destination) {
+            Ok(Way::Group(_)) => {
+                let text = format!("it leaves by {name} to a group");
+                return about.end(Fate::Forward(LAN, None), "PE-ARP rule 67", text);
+            }
+            Ok(Way::OnLink(target)) => target,
+            Ok(Way::Gateway(gateway)) => {
                 about.step("PE-ARP rule 86", format!("it is not on the link: by the gateway {gateway}"));
                 Target::gateway(gateway)
             }
-            None => return about.drop(DropReason::NoRoute, "PE-ARP rule 86", "there is no gateway"),
+            Err(reason @ DropReason::NoRoute) => {
+                return about.drop(reason, "PE-ARP rule 86", "there is no gateway");
+            }
+            Err(reason) => return about.drop(reason, "RFC 1122 §3.2.1.3", "no host has such an address"),
         };
-        let look: Look = self.interface.neighbors.look(target, now);
-        about.resolve(look, target, LAN, name)
+        about.resolve(self.interface.neighbors.look(target, now), target, LAN, name)
     }
 
     fn explain_received(&self, mut about: Explanation, packet: &Ipv4Packet<&[u8]>) -> Explanation {
@@ -211,9 +190,7 @@ impl Host {
             return self.explain_own(about, destination, key.as_ref().ok());
         }
         if Piece::of(packet).is_some_and(|(_, piece)| piece.offset != 0) {
-            let text =
-                "a later fragment goes where the first one of its datagram went, or waits for it for 2 s";
-            return about.end(Fate::Pending, "PE-ARP rule 63", text);
+            return about.later_fragment();
         }
         let key = match key {
             Ok(key) => key,
@@ -228,6 +205,8 @@ impl Host {
         }
         about.say_key(&key);
         let owned = |port: Option<u16>| port.is_some_and(|port| address.owns(port));
+        // By an echo reply it is answered; an error may be about it.
+        let is_of_ping = key.protocol == ICMP && key.destination.is_some() && !key.headless;
         match key.kind {
             FlowKind::EchoRequest if owned(key.source) => about.end(
                 Fate::Forward(TUN, None),
@@ -238,28 +217,20 @@ impl Host {
                 let text = "its identifier is not of the set";
                 about.drop(DropReason::EchoIdentifier, "PE-ARP rule 61", text)
             }
-            FlowKind::EchoReply if address.echo_map.is_mapped(key.destination) => {
-                about.end(Fate::Forward(TUN, None), "PE-ARP rule 93", "it answers a ping of a program")
-            }
-            FlowKind::IcmpError
-                if key.protocol == ICMP
-                    && key.destination.is_some()
-                    && !key.headless
-                    && address.echo_map.is_mapped(key.destination) =>
+            FlowKind::EchoReply | FlowKind::IcmpError
+                if is_of_ping && address.echo_map.is_mapped(key.destination) =>
             {
-                about.end(Fate::Forward(TUN, None), "PE-ARP rule 93", "it is about a ping of a program")
+                let answers = key.kind == FlowKind::EchoReply;
+                let text = if answers {
+                    "it answers a ping of a program"
+                } else {
+                    "it is about a ping of a program"
+                };
+                about.end(Fate::Forward(TUN, None), "PE-ARP rule 93", text)
             }
-            FlowKind::EchoReply => about.drop(
-                DropReason::EchoIdentifier,
-                "PE-ARP rule 93",
-                "no ping of a program has this identifier",
-            ),
-            FlowKind::IcmpError if key.protocol == ICMP && key.destination.is_some() && !key.headless => {
-                about.drop(
-                    DropReason::EchoIdentifier,
-                    "PE-ARP rule 93",
-                    "no ping of a program has this identifier",
-                )
+            FlowKind::EchoReply | FlowKind::IcmpError if is_of_ping => {
+                let text = "no ping of a program has this identifier";
+                about.drop(DropReason::EchoIdentifier, "PE-ARP rule 93", text)
             }
             _ if owned(key.destination) => self.explain_own(about, destination, Some(&key)),
             _ if key.destination.is_some() => {

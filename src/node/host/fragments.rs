@@ -4,7 +4,7 @@
 use smoltcp::time::Instant;
 use smoltcp::wire::Ipv4Packet;
 
-use super::{Host, TUN};
+use super::Host;
 use crate::node::ethernet::key_of_fragment;
 use crate::node::{DropReason, Verdict};
 use crate::wire::{Datagram, FlowKey, Frame, Piece, Unkeyed};
@@ -47,10 +47,7 @@ impl Host {
     }
 
     fn let_go(&mut self, frame: Frame, result: Result<Verdict, DropReason>) {
-        let verdict = match result.unwrap_or_else(Verdict::Dropped) {
-            Verdict::Forward(TUN) if self.tun_name.is_none() => DropReason::NoPrograms.into(),
-            verdict => verdict,
-        };
+        let verdict = self.end_of(result);
         self.counters.count_resolved(verdict);
         if let Verdict::Forward(link) = verdict {
             self.transmits.push_back((link, frame));
@@ -64,10 +61,7 @@ impl Host {
         now: Instant,
     ) -> Result<Verdict, DropReason> {
         // What was an own address when it came may be none any more.
-        let at = self.find(key.destination_address).ok_or(DropReason::NotOurAddress)?;
-        if !self.addresses[at].in_use {
-            return Err(DropReason::SetNotHeld);
-        }
+        let at = self.find_in_use(key.destination_address, DropReason::NotOurAddress)?;
         self.receive_shared(at, key, frame, now)
     }
 
@@ -78,10 +72,7 @@ impl Host {
         frame: &mut Frame,
         now: Instant,
     ) -> Result<Verdict, DropReason> {
-        let at = self.find(key.source_address).ok_or(DropReason::SourceAddress)?;
-        if !self.addresses[at].in_use {
-            return Err(DropReason::SetNotHeld);
-        }
+        let at = self.find_in_use(key.source_address, DropReason::SourceAddress)?;
         self.send(at, &key, frame, now)
     }
 

@@ -87,11 +87,7 @@ impl Router {
         }
         let shared = self.is_shared(destination);
         if fragment.is_some_and(|(_, piece)| piece.offset != 0) && shared {
-            return about.end(
-                Fate::Pending,
-                "PE-ARP rule 63",
-                "a later fragment goes where the first one of its datagram went, or waits for it for 2 s",
-            );
+            return about.later_fragment();
         }
         if let Ok(request @ FlowKey { kind: FlowKind::EchoRequest, .. }) = &mut key
             && shared
