@@ -15,7 +15,7 @@ use super::output::print_json;
 use super::serve::{parse_hardware, shown};
 use super::{Node, client};
 use crate::node::{Explanation, Fate};
-use crate::runtime::Request;
+use crate::runtime::{Asked, Request};
 
 const EXAMPLES: &str = "Examples:
   ip netns exec lab-router pearp explain 'tcp 203.0.113.80:443 > 198.51.100.2:5001'
@@ -49,12 +49,13 @@ pub(super) struct ExplainArgs {
 }
 
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
-    let request = Request::Explain {
-        packet: args.packet.bytes().iter().take(MAX_SENT).map(|byte| format!("{byte:02x}")).collect(),
-        len: args.packet.bytes().len(),
-        from: args.from.map(shown),
+    let bytes = args.packet.bytes();
+    let request = Request::Explain(Asked {
+        packet: bytes[..bytes.len().min(MAX_SENT)].to_vec(),
+        len: bytes.len(),
+        from: args.from.map(|from| from.0),
         link: args.link.clone(),
-    };
+    });
     let (value, _) = client::ask(&args.node, &request)?;
     let mut out = io::stdout().lock();
     if args.json {
@@ -108,13 +109,8 @@ fn print(out: &mut impl Write, value: &Value) -> io::Result<()> {
 }
 
 /// The packet of a request.
-pub(super) fn bytes_of(hex: &str, len: usize) -> Result<Vec<u8>, String> {
-    let byte = |at: usize| hex.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let mut bytes = (0..hex.len())
-        .step_by(2)
-        .map(byte)
-        .collect::<Option<Vec<_>>>()
-        .ok_or("not a packet in hexadecimal")?;
+pub(super) fn bytes_of(asked: &Asked) -> Result<Vec<u8>, String> {
+    let (mut bytes, len) = (asked.packet.clone(), asked.len);
     if len > usize::from(u16::MAX) || len < bytes.len() {
         return Err(format!("{len} bytes are no such packet"));
     }

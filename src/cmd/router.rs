@@ -282,8 +282,8 @@ impl Service for RouterService {
     }
 
     fn explain(&mut self, asked: &Asked, now: Instant) -> Result<Value, String> {
-        let packet = explain::bytes_of(&asked.packet, asked.len)?;
-        let from = asked.from.as_deref().map(parse_hardware).transpose()?;
+        let packet = explain::bytes_of(asked)?;
+        let from = asked.from.map(EthernetAddress);
         let links: Vec<_> = self.router.describe().map(|(name, ..)| name.to_owned()).collect();
         let view = ipv4::check(&packet).map_err(|error| error.to_string())?;
         let ingress = self.router.ingress_of(view.src_addr()).map(|link| link.0);

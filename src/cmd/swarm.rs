@@ -160,7 +160,7 @@ impl Service for SwarmService {
     }
 
     fn explain(&mut self, asked: &Asked, now: Instant) -> Result<Value, String> {
-        let packet = explain::bytes_of(&asked.packet, asked.len)?;
+        let packet = explain::bytes_of(asked)?;
         let view = ipv4::check(&packet).map_err(|error| error.to_string())?;
         let key = FlowKey::of(&view).map_err(|unkeyed| unkeyed.to_string())?;
         let port = key.destination.or(key.source);

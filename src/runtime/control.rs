@@ -49,16 +49,7 @@ pub enum Request {
     /// The leases that the node gave.
     Leases,
     /// What the node would do with a packet.
-    Explain {
-        /// Its first bytes, from the IP header on, in hexadecimal.
-        packet: String,
-        /// How long it is; what is not given is zero.
-        len: usize,
-        /// Who sends it.
-        from: Option<String>,
-        /// By which link it comes.
-        link: Option<String>,
-    },
+    Explain(Asked),
     /// A TCP connection from the node's own stack.
     Connect {
         /// To whom.
@@ -68,15 +59,16 @@ pub enum Request {
     },
 }
 
-/// A packet that is asked about: see [`Request::Explain`].
-#[derive(Clone, Debug)]
+/// A packet that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Asked {
-    /// Its first bytes in hexadecimal.
-    pub packet: String,
-    /// How long it is.
+    /// Its first bytes, from the IP header on.
+    pub packet: Vec<u8>,
+    /// How long it is; what is not given is zero.
     pub len: usize,
-    /// Who sends it.
-    pub from: Option<String>,
+    /// The link-layer address of who sends it.
+    pub from: Option<[u8; 6]>,
     /// By which link it comes.
     pub link: Option<String>,
 }
@@ -267,8 +259,7 @@ impl Connection {
                 },
                 Answer::Ok,
             ),
-            Ok(Request::Explain { packet, len, from, link }) => {
-                let asked = Asked { packet, len, from, link };
+            Ok(Request::Explain(asked)) => {
                 service.explain(&asked, now).map_or_else(Answer::Error, Answer::Ok)
             }
             Ok(Request::Connect { address, port }) => match service.host() {

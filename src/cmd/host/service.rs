@@ -361,7 +361,7 @@ impl Service for HostService {
     }
 
     fn explain(&mut self, asked: &Asked, now: Instant) -> Result<Value, String> {
-        let packet = explain::bytes_of(&asked.packet, asked.len)?;
+        let packet = explain::bytes_of(asked)?;
         let links: Vec<_> = self.node().links().into_iter().map(|(name, _)| name).collect();
         let Some(host) = self.station.host() else { return Err("this host has no address yet".to_owned()) };
         let view = ipv4::check(&packet).map_err(|error| error.to_string())?;
