@@ -106,6 +106,11 @@ impl Case {
         self.sends(link, bytes).more("arp_sent")
     }
 
+    /// The node asks three times, a second apart, and nobody answers (PE-ARP rule 38).
+    pub(crate) fn asks_in_vain(self, link: Link, question: &[u8]) -> Self {
+        (0..3).fold(self, |case, _| case.says(link, question.to_vec()).wait(1000))
+    }
+
     /// The last frame is dropped for this reason.
     pub(crate) fn drops(self, reason: &str) -> Self {
         self.more(reason)

@@ -113,12 +113,7 @@ fn replies() -> Vec<Case> {
             "PE-ARP rules 38, 60, 83",
         )
         .given(Outside, from_server(&unbound))
-        .says(Lan, asks())
-        .wait(1000)
-        .says(Lan, asks())
-        .wait(1000)
-        .says(Lan, asks())
-        .wait(1000)
+        .asks_in_vain(Lan, &asks())
         .drops("unreachable")
         .originates(Outside, to_server(&own_error_late(OUTSIDE_ROUTER, (3, 1), &unbound))),
         case("reply_unassigned", "An identifier that no PSID has belongs to nobody.", "PE-ARP rules 37, 60")

@@ -210,12 +210,7 @@ fn asked_for() -> Vec<Case> {
     let nobody = |name: &str, shows: &str, protocol, packet: &[u8]| {
         let case =
             case(name, Setup::Router, shows, "PE-ARP rules 66, 83").given(Outside, from_server(packet));
-        case.says(Lan, asks(protocol))
-            .wait(1000)
-            .says(Lan, asks(protocol))
-            .wait(1000)
-            .says(Lan, asks(protocol))
-            .wait(1000)
+        case.asks_in_vain(Lan, &asks(protocol))
             .drops("unreachable")
             .originates(Outside, to_server(&own_error_late(OUTSIDE_ROUTER, (3, 1), packet)))
     };

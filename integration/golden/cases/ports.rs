@@ -127,12 +127,7 @@ fn unowned() -> Vec<Case> {
             "PE-ARP rules 38, 42, 71, 83",
         )
         .given(Outside, from_server(&system))
-        .says(Lan, asks())
-        .wait(1000)
-        .says(Lan, asks())
-        .wait(1000)
-        .says(Lan, asks())
-        .wait(1000)
+        .asks_in_vain(Lan, &asks())
         .drops("unreachable")
         .originates(Outside, to_server(&own_error_late(OUTSIDE_ROUTER, (3, 1), &system))),
     ]

@@ -295,12 +295,7 @@ fn confirmations() -> Vec<Case> {
             "An owner that does not confirm is forgotten after three questions, and the next packet asks all.",
             "PE-ARP rule 32",
         )
-        .says(Lan, probe())
-        .wait(1000)
-        .says(Lan, probe())
-        .wait(1000)
-        .says(Lan, probe())
-        .wait(1000)
+        .asks_in_vain(Lan, &probe())
         .given(Outside, from_server(&packet(13_000)))
         .says(Lan, question())
         .given(Lan, reply(13_000))
