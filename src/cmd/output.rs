@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde_json::Value;
 
 use crate::ports::Psid;
+use crate::wire::{DCCP, SCTP, TCP, UDP, UDP_LITE};
 
 /// Ranges listed of one set. A PSID can stand for 32,767; `psid` names it whole.
 const MAX_RANGES: usize = 1024;
@@ -13,6 +14,10 @@ const MAX_RANGES: usize = 1024;
 pub(super) fn is_false(value: &bool) -> bool {
     !value
 }
+
+/// The IP protocols with ports, as commands call them.
+pub(super) const TRANSPORTS: [(&str, u8); 5] =
+    [("tcp", TCP), ("udp", UDP), ("udplite", UDP_LITE), ("dccp", DCCP), ("sctp", SCTP)];
 
 /// Pretty-printed JSON.
 pub(super) fn print_json(out: &mut impl Write, value: &Value) -> io::Result<()> {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use smoltcp::wire::{Icmpv4Packet, IpProtocol, Ipv4Packet};
 
+use super::super::output::TRANSPORTS;
 use crate::wire::{DCCP, ESP, GRE, ICMP, SCTP, TCP, UDP, UDP_LITE, ipv4};
 
 /// The longest packet.
@@ -96,16 +97,13 @@ fn transport(
     (from, source): End<'_>,
     (to, destination): End<'_>,
 ) -> Result<(u8, Vec<u8>), String> {
-    let protocol = match name {
-        "tcp" => TCP,
-        "udp" => UDP,
-        "udplite" => UDP_LITE,
-        "dccp" => DCCP,
-        "sctp" => SCTP,
-        "ping" | "pong" => ICMP,
-        "esp" => ESP,
-        "gre" => GRE,
-        number => number.parse().map_err(|_| {
+    let transport = TRANSPORTS.iter().find(|(transport, _)| *transport == name).map(|(_, number)| *number);
+    let protocol = match (transport, name) {
+        (Some(transport), _) => transport,
+        (None, "ping" | "pong") => ICMP,
+        (None, "esp") => ESP,
+        (None, "gre") => GRE,
+        (None, number) => number.parse().map_err(|_| {
             format!(
                 "`{number}` is no protocol: write tcp, udp, udplite, dccp, sctp, ping, pong, icmp, esp, gre, or a number"
             )

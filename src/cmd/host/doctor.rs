@@ -4,9 +4,9 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
 
+use super::super::output::TRANSPORTS;
 use crate::node::{Leak, MappedLeak};
 use crate::runtime::{Attendant, MAX_QUESTIONS, Owner};
-use crate::wire::TCP;
 
 /// Leaks that are asked about at a time; one place is left for a look at all ports.
 const MAX_ASKED: usize = MAX_QUESTIONS - 1;
@@ -38,7 +38,7 @@ fn remedy(name: &str) -> &'static str {
 }
 
 fn protocol_name(protocol: u8) -> &'static str {
-    if protocol == TCP { "tcp" } else { "udp" }
+    TRANSPORTS.iter().find(|(_, number)| *number == protocol).map_or("?", |(name, _)| name)
 }
 
 /// What was found out about ports outside the set.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::PortsInUse;
 use crate::runtime::sockets::{Owner, Socket, SocketKind, read_sockets, read_tables};
-use crate::wire::TCP;
+use crate::wire::{TCP, UDP};
 
 /// Whose sockets are whose is read at most so often: with many processes that takes milliseconds.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -40,7 +40,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// The program that has this port of TCP or UDP, as far as it can be told.
+    /// The program that has this port of a protocol, as far as it can be told.
     pub(super) fn find(&mut self, protocol: u8, port: u16, now: Instant) -> Option<Owner> {
         // Not longer: the port may be another program's by now, and who made packets by hand may have ended.
         if let Some((at, sockets)) = &self.looked
@@ -57,8 +57,13 @@ impl Owners {
 }
 
 fn owner(sockets: &[Socket], protocol: u8, port: u16) -> Option<Owner> {
-    let kind = if protocol == TCP { SocketKind::Tcp } else { SocketKind::Udp };
-    let of_port = |socket: &&Socket| socket.kind == kind && socket.local.1 == port;
+    let kind = match protocol {
+        TCP => Some(SocketKind::Tcp),
+        UDP => Some(SocketKind::Udp),
+        // Not in those tables of /proc that are read.
+        _ => None,
+    };
+    let of_port = |socket: &&Socket| Some(socket.kind) == kind && socket.local.1 == port;
     let owner = sockets.iter().filter(of_port).find_map(|socket| socket.owner.clone());
     // Who makes packets by hand has no socket with the port; where there is one such program, it is that. Those of other
     // protocols are not asked about: ping has one for ICMP.
@@ -78,7 +83,7 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
 
     use super::*;
-    use crate::wire::UDP;
+    use crate::wire::UDP_LITE;
 
     /// Looks until there is a result. The kernel counts sockets anew for each read of its table, and leaves one out where
     /// another test has closed another one meanwhile.
@@ -118,11 +123,12 @@ mod tests {
             let mut owners = Owners::default();
             owners.find(UDP, port, begin).map(|_| owners)
         });
-        let mut pid = |at| owners.find(UDP, port, at).map(|owner| owner.pid);
+        let mut pid = |protocol, at| owners.find(protocol, port, at).map(|owner| owner.pid);
         let this = Some(std::process::id());
-        assert_eq!(pid(begin), this);
+        assert_eq!(pid(UDP, begin), this);
+        assert_ne!(pid(UDP_LITE, begin), this, "a port of UDP is none of UDP-Lite");
         drop(socket);
-        assert_eq!(pid(begin + LOOK_AGAIN / 2), this, "/proc is not read that often");
-        assert_eq!(pid(begin + LOOK_AGAIN), None, "it has closed its socket");
+        assert_eq!(pid(UDP, begin + LOOK_AGAIN / 2), this, "/proc is not read that often");
+        assert_eq!(pid(UDP, begin + LOOK_AGAIN), None, "it has closed its socket");
     }
 }

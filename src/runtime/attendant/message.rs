@@ -86,7 +86,7 @@ pub(super) enum Ask {
     Hook { reason: Reason, variables: Vec<(Variable, String)> },
     /// Which ports are in use.
     Ports { addresses: Vec<Ipv4Addr> },
-    /// Who has a port of TCP or UDP.
+    /// Who has a port of a protocol.
     Owner { protocol: u8, port: u16 },
 }
 

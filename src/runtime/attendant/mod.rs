@@ -46,7 +46,7 @@ pub enum Report {
     Ports(Result<PortsInUse, String>),
     /// Who has a port, as far as that is known. Questions are answered in their order.
     Owner {
-        /// TCP or UDP.
+        /// The IP protocol.
         protocol: u8,
         /// The port.
         port: u16,
@@ -127,7 +127,7 @@ impl Attendant {
         self.ask(&Ask::Ports { addresses });
     }
 
-    /// Looks who has a port of TCP or UDP.
+    /// Looks who has a port of an IP protocol.
     pub fn find_owner(&mut self, protocol: u8, port: u16) {
         self.ask(&Ask::Owner { protocol, port });
     }
